@@ -1,0 +1,1 @@
+"""What crosses a boundary: dataset layout, references, contracts, errors."""

@@ -1,0 +1,306 @@
+"""Read the YAML contracts, refusing what Great Expectations lets slip."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import hashlib
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError
+
+from data_contracts.arrays import ArrayRule, Rows, Severity
+from data_contracts.config import Settings
+from data_contracts.errors import UsageError
+
+SHIPPED = Path(__file__).parent
+NOT_NULL = "expect_column_values_to_not_be_null"
+# Keyword arguments of every Great Expectations rule that belong to the contract layer.
+RESERVED = {
+    "catch_exceptions",
+    "condition_parser",
+    "description",
+    "id",
+    "meta",
+    "notes",
+    "rendered_content",
+    "result_format",
+    "row_condition",
+    "severity",
+    "windows",
+}
+REFUSED = {
+    "unexpected_rows_expectation": "it needs SQL",
+    "expect_column_pair_values_to_be_in_set": "it loops over rows in Python",
+}
+
+
+class Parameter(Settings):
+    """A value of a contract that the caller may set."""
+
+    default: Any = Field(None, description="Left out: the caller must give it.")
+    why: str = Field(min_length=1)
+
+
+class TableRule(Settings):
+    """One Great Expectations rule over the per-image table."""
+
+    name: str = Field(min_length=1, description="What must hold, in words.")
+    type: str = Field(description="Great Expectations type, in snake case.")
+    kwargs: dict[str, Any] = Field(description="Arguments of the type.")
+    where: Rows = Field(default_factory=dict, description="Rows that the rule reads.")
+    nulls: Literal["refused", "allowed"] = Field(
+        "refused", description="Whether rows without a value are left alone."
+    )
+    severity: Severity
+    warning_if: str | None = Field(
+        None, description="Boolean parameter that turns a critical rule into a warning."
+    )
+    why: str = Field(min_length=1, description="What the rule protects.")
+    fix: str = Field(min_length=1, description="What to do when it breaks.")
+
+
+class Contract(Settings):
+    """What one stage promises about its images."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_-]*$")
+    version: str = Field(pattern=r"^\d+\.\d+\.\d+$", description="Semantic version.")
+    owner: str = Field(min_length=1)
+    why: str = Field(min_length=1)
+    parameters: dict[str, Parameter] = Field(default_factory=dict)
+    rules: list[TableRule] = Field(default_factory=list)
+    arrays: list[ArrayRule] = Field(default_factory=list)
+    sha256: str = Field(description="Digest of the file.")
+
+    def resolve(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Return every parameter's value: the given one, else its default.
+
+        Raises:
+            UsageError: A name is unknown, or a required value is missing.
+        """
+        for key in given:
+            if key not in self.parameters:
+                raise UsageError(
+                    f"Contract {self.name} has no parameter `{key}`."
+                    + close(key, self.parameters)
+                )
+        values = {
+            key: given.get(key, parameter.default)
+            for key, parameter in self.parameters.items()
+            if key in given or "default" in parameter.model_fields_set
+        }
+        missing = sorted(set(self.parameters) - set(values))
+        if missing:
+            raise UsageError(
+                f"Contract {self.name} needs a value for {quoted(missing)}: "
+                + self.parameters[missing[0]].why
+            )
+        return values
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """YAML that refuses a key written twice, where the last would silently win."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value]
+        twice = sorted({str(key) for key in keys if keys.count(key) > 1})
+        if twice:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"key {quoted(twice)} is written twice", node.start_mark
+            )
+        return super().construct_mapping(node, deep=deep)
+
+
+def load_contract(path_or_stage: Path | str) -> Contract:
+    """Read a contract, from a file or shipped under a stage's name.
+
+    Raises:
+        UsageError: The file is missing, or breaks any rule of the format; the message
+            lists every fault with its place.
+    """
+    path = _find(path_or_stage)
+    try:
+        content = path.read_bytes()
+        raw = yaml.load(content, Loader=_StrictLoader)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UsageError(f"{path}: the contract cannot be read: {error}") from error
+    if not isinstance(raw, dict):
+        raise UsageError(f"{path}: a contract is a mapping, not {type(raw).__name__}.")
+    faults = ["unknown key `sha256`; it is computed"] if "sha256" in raw else []
+    try:
+        digest = hashlib.sha256(content).hexdigest()
+        contract = Contract.model_validate({**raw, "sha256": digest})
+    except ValidationError as error:
+        faults += [_explain(fault, raw) for fault in error.errors()]
+    else:
+        faults += _faults(contract)
+    if faults:
+        raise UsageError(f"{path}: the contract is wrong.\n  " + "\n  ".join(faults))
+    return contract
+
+
+def substitute(value: Any, values: Mapping[str, Any]) -> Any:
+    """Replace every `{$PARAMETER: name}` within `value` that `values` knows."""
+    if isinstance(value, dict):
+        if set(value) == {"$PARAMETER"}:
+            return values.get(value["$PARAMETER"], value)
+        return {key: substitute(item, values) for key, item in value.items()}
+    if isinstance(value, list):
+        return [substitute(item, values) for item in value]
+    return value
+
+
+def expectation_class(kind: str) -> Any:
+    """Return the Great Expectations class of a rule type, own rules included.
+
+    Raises:
+        UsageError: No such type, or one that does not work on tables in memory.
+    """
+    load_expectations()
+    from great_expectations.exceptions.exceptions import ExpectationNotFoundError
+    from great_expectations.expectations import registry
+
+    if kind in REFUSED:
+        raise UsageError(f"type `{kind}` is not supported: {REFUSED[kind]}.")
+    try:
+        return registry.get_expectation_impl(kind)
+    except ExpectationNotFoundError:
+        known = registry.list_registered_expectation_implementations()
+        raise UsageError(f"unknown type `{kind}`.{close(kind, known)}") from None
+
+
+def load_expectations() -> None:
+    """Import Great Expectations (6 to 10 s of CPU) with our own rules, silently."""
+    os.environ["GX_ANALYTICS_ENABLED"] = "false"
+    import data_contracts.expectations  # noqa: F401  importing registers the rules
+
+
+def close(word: str, known: Iterable[str]) -> str:
+    """Return the names nearest to `word` as a sentence, or all if there are few."""
+    names = sorted(str(name) for name in known)
+    near = difflib.get_close_matches(word, names, n=3, cutoff=0.6)
+    if near:
+        return f" Did you mean {quoted(near)}?"
+    return f" Known: {quoted(names)}." if 0 < len(names) <= 12 else ""
+
+
+def quoted(names: Iterable[str]) -> str:
+    """Return names in backticks, joined by commas."""
+    return ", ".join(f"`{name}`" for name in names)
+
+
+def _find(path_or_stage: Path | str) -> Path:
+    path = Path(path_or_stage)
+    if isinstance(path_or_stage, str) and not path.suffix and len(path.parts) == 1:
+        shipped = SHIPPED / f"{path_or_stage}.yaml"
+        if not shipped.is_file():
+            stages = [file.stem for file in SHIPPED.glob("*.yaml")]
+            raise UsageError(
+                f"No contract is shipped for stage `{path_or_stage}`."
+                + close(path_or_stage, stages)
+            )
+        return shipped
+    return path
+
+
+def _explain(fault: Any, raw: Mapping[str, Any]) -> str:
+    """Turn one pydantic fault into `place: what is wrong`, with close matches."""
+    parts = [str(part) for part in fault["loc"]]
+    models: dict[str, type[Settings]] = {"rules": TableRule, "arrays": ArrayRule}
+    models["parameters"] = Parameter
+    place = ".".join(parts)
+    with contextlib.suppress(KeyError, IndexError, TypeError, ValueError):
+        place += f" ('{raw[parts[0]][int(parts[1])]['name']}')"
+    if fault["type"] != "extra_forbidden":
+        return f"{place}: {fault['msg']}"
+    model = models.get(parts[0], Contract) if len(parts) > 1 else Contract
+    known = set(model.model_fields) - {"sha256"}
+    return f"{place}: unknown key.{close(parts[-1], known)}"
+
+
+def _faults(contract: Contract) -> list[str]:
+    """Return what is wrong with a contract whose keys are all right."""
+    if not contract.rules and not contract.arrays:
+        return ["the contract is empty: it would pass anything."]
+    names = [rule.name for rule in (*contract.rules, *contract.arrays)]
+    faults = [
+        f"rule name '{n}' is used twice." for n in set(names) if names.count(n) > 1
+    ]
+    defaults = {key: value.default for key, value in contract.parameters.items()}
+    used: set[str] = set()
+    for index, rule in enumerate(contract.rules):
+        used |= _uses(rule)
+        for fault in _rule_faults(rule, contract, defaults):
+            faults.append(f"rules.{index} ('{rule.name}'): {fault}")
+    for name in sorted(set(contract.parameters) - used):
+        faults.append(f"parameters.{name}: no rule uses it.")
+    return faults
+
+
+def _rule_faults(
+    rule: TableRule, contract: Contract, defaults: Mapping[str, Any]
+) -> Iterable[str]:
+    for name in sorted(_uses(rule) - set(contract.parameters)):
+        yield f"unknown parameter `{name}`.{close(name, contract.parameters)}"
+    if rule.warning_if and not isinstance(defaults.get(rule.warning_if), bool):
+        yield f"`warning_if: {rule.warning_if}` needs a true or false parameter."
+    if reserved := sorted(RESERVED & set(rule.kwargs)):
+        yield f"{quoted(reserved)} may not stand in `kwargs`."
+        return
+    try:
+        kind = expectation_class(rule.type)
+        given = {
+            key: value
+            for key, value in defaults.items()
+            if "default" in contract.parameters[key].model_fields_set
+        }
+        kind(**substitute(rule.kwargs, given))
+    except UsageError as error:
+        yield str(error)
+    except (ValueError, TypeError) as error:
+        yield f"bad kwargs for `{rule.type}`: " + " ".join(str(error).split())
+    else:
+        yield from _null_fault(rule, contract, kind)
+
+
+def _null_fault(rule: TableRule, contract: Contract, kind: Any) -> Iterable[str]:
+    """Refuse a rule over values with nothing that refuses missing values.
+
+    Great Expectations leaves nulls out of the count: an empty column passes any rule.
+    """
+    from great_expectations.expectations.expectation import ColumnMapExpectation
+
+    if not issubclass(kind, ColumnMapExpectation) or rule.nulls == "allowed":
+        return
+    column = rule.kwargs["column"]
+    if not rule.type.endswith("_be_null") and not any(
+        other.type == NOT_NULL
+        and other.kwargs.get("column") == column
+        and other.where.items() <= rule.where.items()
+        for other in contract.rules
+    ):
+        yield (
+            f"rows with no `{column}` would pass. Add a rule `{NOT_NULL}` over the "
+            "same rows, or write `nulls: allowed`."
+        )
+
+
+def _uses(rule: TableRule) -> set[str]:
+    return parameters_in(rule.kwargs) | (
+        {rule.warning_if} if rule.warning_if else set()
+    )
+
+
+def parameters_in(value: Any) -> set[str]:
+    """Return the names of the parameters that `value` refers to."""
+    if isinstance(value, dict):
+        if set(value) == {"$PARAMETER"}:
+            return {str(value["$PARAMETER"])}
+        return set().union(*(parameters_in(item) for item in value.values()))
+    if isinstance(value, list):
+        return set().union(*(parameters_in(item) for item in value))
+    return set()

@@ -1,0 +1,110 @@
+"""Rules over a whole table that Great Expectations lacks.
+
+Importing this module imports Great Expectations and registers the classes below under
+`expect_matching_rows`, `expect_each_class_to_have_rows` and
+`expect_one_value_per_group`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from great_expectations.expectations.expectation import BatchExpectation
+
+from data_contracts import table_rules
+from data_contracts.table_rules import Finding
+
+
+class ExpectMatchingRows(BatchExpectation):
+    """The number or share of rows that match a selection lies within bounds."""
+
+    rows: dict[str, Any]
+    among: dict[str, Any] = {}  # noqa: RUF012  pydantic copies defaults
+    min_count: int | None = None
+    max_count: int | None = None
+    min_share: float | None = None
+    max_share: float | None = None
+
+    metric_dependencies = ()
+
+    def _validate(
+        self,
+        metrics: Any,
+        runtime_configuration: Any = None,
+        execution_engine: Any = None,
+    ) -> dict[str, Any]:
+        finding = table_rules.matching_rows(
+            _frame(execution_engine),
+            rows=self.rows,
+            among=self.among,
+            count=(self.min_count, self.max_count),
+            share=(self.min_share, self.max_share),
+        )
+        return _result(finding)
+
+
+class ExpectEachClassToHaveRows(BatchExpectation):
+    """Each value of `column` among `rows` is seen often enough in `among`."""
+
+    column: str
+    rows: dict[str, Any] = {}  # noqa: RUF012
+    among: dict[str, Any] = {}  # noqa: RUF012
+    min_count: int = 1
+
+    metric_dependencies = ()
+
+    def _validate(
+        self,
+        metrics: Any,
+        runtime_configuration: Any = None,
+        execution_engine: Any = None,
+    ) -> dict[str, Any]:
+        finding = table_rules.each_class_has_rows(
+            _frame(execution_engine),
+            self.column,
+            rows=self.rows,
+            among=self.among,
+            min_count=self.min_count,
+        )
+        return _result(finding)
+
+
+class ExpectOneValuePerGroup(BatchExpectation):
+    """No group with several values of `column` among `rows` has a row in `among`."""
+
+    group: str
+    column: str
+    rows: dict[str, Any] = {}  # noqa: RUF012
+    among: dict[str, Any] = {}  # noqa: RUF012
+
+    metric_dependencies = ()
+
+    def _validate(
+        self,
+        metrics: Any,
+        runtime_configuration: Any = None,
+        execution_engine: Any = None,
+    ) -> dict[str, Any]:
+        finding = table_rules.one_value_per_group(
+            _frame(execution_engine),
+            self.column,
+            group=self.group,
+            rows=self.rows,
+            among=self.among,
+        )
+        return _result(finding)
+
+
+def _frame(execution_engine: Any) -> Any:
+    frame, _, _ = execution_engine.get_compute_domain({}, domain_type="table")
+    return frame
+
+
+def _result(finding: Finding) -> dict[str, Any]:
+    return {
+        "success": finding.ok,
+        "result": {
+            "observed_value": finding.observed,
+            "details": {"rows": finding.rows, "n": finding.n},
+        },
+    }

@@ -1,0 +1,123 @@
+"""Rules over a whole per-image table, as plain functions on a data frame."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from data_contracts.arrays import SHOWN
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Mask = np.ndarray[Any, np.dtype[np.bool_]]
+Bounds = tuple[float | None, float | None]
+
+
+class Finding(NamedTuple):
+    """Whether a rule holds, what was seen, and the positions of the first offenders."""
+
+    ok: bool
+    observed: str
+    rows: list[int]
+    n: int
+
+
+def select(frame: pd.DataFrame, where: Mapping[str, Any]) -> Mask:
+    """Return a mask of the rows whose columns all hold a wanted value.
+
+    Args:
+        frame: The table.
+        where: Wanted value, or list of them, by column; empty selects every row.
+
+    Raises:
+        KeyError: A column is missing.
+    """
+    mask = np.ones(len(frame), bool)
+    for column, wanted in where.items():
+        if column not in frame:
+            raise KeyError(f"column `{column}` is missing")
+        values = wanted if isinstance(wanted, list) else [wanted]
+        mask &= frame[column].isin(values).to_numpy(dtype=bool)
+    return mask
+
+
+def matching_rows(
+    frame: pd.DataFrame,
+    *,
+    rows: Mapping[str, Any],
+    among: Mapping[str, Any],
+    count: Bounds,
+    share: Bounds,
+) -> Finding:
+    """Check how many of the rows in `among` match `rows`.
+
+    Offenders are the matching rows if there are too many, the others if too few.
+    """
+    base = select(frame, among)
+    hits = base & select(frame, rows)
+    n, total = int(hits.sum()), int(base.sum())
+    part = n / total if total else 0.0
+    few = _below(n, count[0]) or _below(part, share[0])
+    many = _below(count[1], n) or _below(share[1], part)
+    observed = f"{n:,} of {total:,} ({part:.1%})"
+    return _finding(not (few or many), observed, base & ~hits if few else hits)
+
+
+def each_class_has_rows(
+    frame: pd.DataFrame,
+    column: str,
+    *,
+    rows: Mapping[str, Any],
+    among: Mapping[str, Any],
+    min_count: int,
+) -> Finding:
+    """Check that each class seen in `rows` has `min_count` rows in `among`.
+
+    Offenders are the rows of the classes that fall short.
+    """
+    base = select(frame, rows) & frame[column].notna().to_numpy()
+    classes = frame.loc[base, column].unique()
+    counts = frame.loc[select(frame, among), column].value_counts()
+    short = {name: int(counts.get(name, 0)) for name in classes}
+    short = {name: n for name, n in short.items() if n < min_count}
+    named = ", ".join(f"{name} ({n})" for name, n in list(short.items())[:SHOWN])
+    more = f" and {len(short) - SHOWN} more" if len(short) > SHOWN else ""
+    observed = f"{len(short):,} of {len(classes):,} classes fall short"
+    if short:
+        observed += f": {named}{more}"
+    bad = base & frame[column].isin(list(short)).to_numpy(dtype=bool)
+    return _finding(not short, observed, bad)
+
+
+def one_value_per_group(
+    frame: pd.DataFrame,
+    column: str,
+    *,
+    group: str,
+    rows: Mapping[str, Any],
+    among: Mapping[str, Any],
+) -> Finding:
+    """Check that groups with several values of `column` have no row in `among`.
+
+    The values are counted over `rows`; missing groups and values do not count.
+    """
+    pairs = frame.loc[select(frame, rows), [group, column]].dropna().drop_duplicates()
+    mixed = pairs.loc[pairs[group].duplicated(), group].unique()
+    bad = select(frame, rows) & select(frame, among)
+    bad &= frame[group].isin(mixed).to_numpy(dtype=bool)
+    groups = int(frame.loc[bad, group].nunique())
+    return _finding(not groups, f"{groups:,} groups with several {column} values", bad)
+
+
+def _below(value: float | None, limit: float | None) -> bool:
+    return value is not None and limit is not None and value < limit
+
+
+def _finding(ok: bool, observed: str, bad: Mask) -> Finding:
+    if ok:
+        return Finding(ok, observed, [], 0)
+    positions = np.flatnonzero(bad)
+    return Finding(ok, observed, positions[:SHOWN].tolist(), len(positions))

@@ -1,0 +1,1 @@
+"""The order of work: Prefect flows over tasks, and the command line."""

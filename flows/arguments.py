@@ -1,0 +1,237 @@
+"""Turn `key=value` words and a YAML file into checked settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+
+from data_contracts.errors import UsageError
+from flows import values
+from flows.config_file import read_yaml
+from flows.leaves import Given, Setting, leaves, section_of
+
+S = TypeVar("S", bound=BaseModel)
+
+
+def parse(
+    model: type[S], tokens: Sequence[str], *, environ: Mapping[str, str], verb: str = ""
+) -> S:
+    """Return the settings that `tokens` ask for, over those of `config=FILE.yaml`.
+
+    Raises:
+        UsageError: listing every unknown key, bad value and missing setting.
+    """
+    known = {setting.key: setting for setting in leaves(model)}
+    given, problems = _read_tokens(tokens, known, verb)
+    home = environ.get("HOME", "~")
+    given = {key: _expand(value, home) for key, value in given.items()}
+    if "config" in given:
+        path = Path(str(given.pop("config").text))
+        given = _under(given, read_yaml(path, model, problems))
+    problems += _unknown(given, model, known, verb)
+    chosen = _read_values(given, model, known, problems)
+    settings = _build(model, chosen, known, problems, given)
+    if settings is None or problems:
+        raise UsageError("\n".join(problems))
+    return settings
+
+
+def _read_tokens(
+    tokens: Sequence[str], known: Mapping[str, Setting], verb: str
+) -> tuple[dict[str, Given], list[str]]:
+    given: dict[str, Given] = {}
+    problems: list[str] = []
+    for token in tokens:
+        key, sign, text = token.partition("=")
+        if token.startswith("-"):
+            problems.append(_option_problem(token, known))
+        elif not sign or not key:
+            problems.append(_word_problem(token, known, verb))
+        elif key in given:
+            problems.append(f"'{key}' is given twice; keep one")
+        else:
+            given[key] = Given(text, "")
+    return given, problems
+
+
+def _option_problem(token: str, known: Mapping[str, Setting]) -> str:
+    name, _, text = token.lstrip("-").partition("=")
+    close = _closest(name.replace("-", "_"), known)
+    hint = f": write {close}={text or 'VALUE'}" if close else ""
+    rule = "settings are given as key=value, without dashes"
+    return f"unknown option '{token}'; {rule}{hint}"
+
+
+def _word_problem(token: str, known: Mapping[str, Setting], verb: str) -> str:
+    looks_like_path = "/" in token or "." in token or Path(token).exists()
+    hint = ""
+    if looks_like_path and "data" in known:
+        hint = f"; did you mean data={token}?"
+    elif close := _closest(token, known):
+        hint = f"; did you mean {close}=VALUE?"
+    return f"expected key=value, got '{token}'{hint}"
+
+
+def _expand(value: Given, home: str) -> Given:
+    # zsh and PowerShell leave `data=~/pictures` as it is; bash does not.
+    if isinstance(value.text, str) and value.text.startswith("~/"):
+        return value._replace(text=home + value.text[1:])
+    return value
+
+
+def _under(top: dict[str, Given], base: dict[str, Given]) -> dict[str, Given]:
+    """Return `base` with `top` over it; a section switched off and then set is set."""
+    kept = {
+        key: value
+        for key, value in base.items()
+        if not any(other.startswith(f"{key}.") for other in top)
+        and not any(key.startswith(f"{other}.") for other in top)
+    }
+    return kept | top
+
+
+def _unknown(
+    given: Mapping[str, Given],
+    model: type[BaseModel],
+    known: Mapping[str, Setting],
+    verb: str,
+) -> list[str]:
+    problems = []
+    for key, value in given.items():
+        if key in known or _optional_section(model, key):
+            continue
+        inside = [other for other in known if other.startswith(f"{key}.")]
+        if inside:
+            rule = "is a section; set what is in it, such as"
+            problems.append(f"{value.where}'{key}' {rule} {inside[0]}=VALUE")
+            continue
+        close = _closest(key, known)
+        hint = f" (did you mean '{close}'?)" if close else ""
+        listed = f"settings are listed by `sightline {verb} --help`".replace("  ", " ")
+        problems.append(f"{value.where}unknown setting '{key}'{hint}; {listed}")
+    return problems
+
+
+def _optional_section(model: type[BaseModel], key: str) -> bool:
+    """Tell whether `key` names a section that may be switched off with `none`."""
+    name, _, rest = key.partition(".")
+    field = model.model_fields.get(name)
+    section = section_of(field.annotation) if field else None
+    if field is None or section is None:
+        return False
+    if rest:
+        return _optional_section(section, rest)
+    return type(None) in get_args(field.annotation)
+
+
+def _closest(key: str, known: Mapping[str, Setting]) -> str | None:
+    ends = [other for other in known if other.rsplit(".", 1)[-1] == key]
+    if ends:
+        return ends[0]
+    near = get_close_matches(key, list(known), n=1, cutoff=0.6)
+    if near:
+        return near[0]
+    last = {other.rsplit(".", 1)[-1]: other for other in reversed(list(known))}
+    near = get_close_matches(key.rsplit(".", 1)[-1], list(last), n=1, cutoff=0.7)
+    return last[near[0]] if near else None
+
+
+def _read_values(
+    given: Mapping[str, Given],
+    model: type[BaseModel],
+    known: Mapping[str, Setting],
+    problems: list[str],
+) -> dict[str, Any]:
+    chosen: dict[str, Any] = {}
+    for key, value in given.items():
+        if key not in known:
+            if _optional_section(model, key):
+                _switch_off(key, value, chosen, problems)
+            continue
+        field = known[key].field
+        try:
+            if value.text is None:
+                raise ValueError("a mapping came where one value belongs")
+            chosen[key] = values.read(value.text, field.annotation)
+        except ValueError as error:
+            problems.append(_bad_value(key, value, field, str(error)))
+    return chosen
+
+
+def _switch_off(
+    key: str, value: Given, chosen: dict[str, Any], problems: list[str]
+) -> None:
+    if value.text in values.NOTHING:
+        chosen[key] = None
+    else:
+        rule = f"is a section; switch it off with {key}=none, or set what is in it"
+        problems.append(f"{value.where}{key}={value.text}: '{key}' {rule}")
+
+
+def _bad_value(key: str, value: Given, field: FieldInfo, hint: str = "") -> str:
+    text = "{...}" if value.text is None else values.show(value.text)
+    message = f"{value.where}{key}={text}: expected {values.allowed(field)}"
+    return f"{message} ({hint})" if hint else message
+
+
+def _build(
+    model: type[S],
+    chosen: Mapping[str, Any],
+    known: Mapping[str, Setting],
+    problems: list[str],
+    given: Mapping[str, Given],
+) -> S | None:
+    try:
+        return model.model_validate(_nest(model, chosen))
+    except ValidationError as error:
+        rejected = problems and set(given) - set(chosen)
+        for detail in error.errors():
+            key = ".".join(part for part in detail["loc"] if isinstance(part, str))
+            if not (rejected and (key in rejected or key not in known)):
+                problems.append(_explain(key, detail, known, given))
+    return None
+
+
+def _nest(
+    model: type[BaseModel], chosen: Mapping[str, Any], prefix: str = ""
+) -> dict[str, Any]:
+    nested: dict[str, Any] = {}
+    for name, field in model.model_fields.items():
+        key = prefix + name
+        section = section_of(field.annotation)
+        if key in chosen:
+            nested[name] = chosen[key]
+        elif section is not None and any(k.startswith(f"{key}.") for k in chosen):
+            # A section's own default may differ from its class's: keep what it set.
+            default = field.get_default(call_default_factory=True)
+            kept = default.model_fields_set if isinstance(default, section) else ()
+            base = {inner: getattr(default, inner) for inner in kept}
+            nested[name] = base | _nest(section, chosen, f"{key}.")
+    return nested
+
+
+def _explain(
+    key: str,
+    detail: ErrorDetails,
+    known: Mapping[str, Setting],
+    given: Mapping[str, Given],
+) -> str:
+    setting = known.get(key) or known.get(key.rpartition(".")[0])
+    if detail["type"] == "missing" and setting is not None:
+        meaning = (setting.field.description or values.allowed(setting.field)).rstrip(
+            "."
+        )
+        return f"'{key}' is missing: give {key}=VALUE ({meaning})"
+    reason = (
+        detail["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    )
+    if detail["type"] in ("value_error", "assertion_error") or setting is None:
+        return f"{key}: {reason}" if key else reason
+    value = given.get(setting.key, Given(values.show(detail["input"]), ""))
+    return _bad_value(setting.key, value, setting.field)

@@ -1,0 +1,55 @@
+"""The settings of a flow, flattened to dotted keys."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Iterator
+from typing import Any, NamedTuple, Union, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+
+class Setting(NamedTuple):
+    """One leaf of a settings model, under its dotted key."""
+
+    key: str
+    field: FieldInfo
+    default: Any
+    required: bool
+
+
+class Given(NamedTuple):
+    """One value that someone gave, and where; a mapping has no text."""
+
+    text: str | list[str] | None
+    where: str
+
+
+def leaves(
+    model: type[BaseModel], prefix: str = "", instance: BaseModel | None = None
+) -> Iterator[Setting]:
+    """List the leaf settings of `model`, sections flattened to dotted keys."""
+    for name, field in model.model_fields.items():
+        default = (
+            getattr(instance, name)
+            if instance is not None
+            else field.get_default(call_default_factory=True)
+        )
+        section = section_of(field.annotation)
+        if section is None:
+            required = field.is_required() and instance is None
+            yield Setting(prefix + name, field, default, required)
+        else:
+            inner = default if isinstance(default, section) else None
+            yield from leaves(section, f"{prefix}{name}.", inner)
+
+
+def section_of(kind: Any) -> type[BaseModel] | None:
+    """Return the settings model that a field nests, if it nests one."""
+    if get_origin(kind) in (Union, types.UnionType):
+        found = [section_of(member) for member in get_args(kind)]
+        return next((member for member in found if member is not None), None)
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return kind
+    return None

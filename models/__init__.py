@@ -1,0 +1,1 @@
+"""JAX models, losses, steps, checkpoints and the registry."""

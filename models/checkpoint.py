@@ -1,0 +1,251 @@
+"""Orbax checkpoints of a run in progress, and of finished models."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+
+from data_contracts.errors import SchemaError, WorkspaceError
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A checkpoint read back: arrays on the host, memory, and what was skipped."""
+
+    state: Any
+    memory: dict[str, Any]
+    epoch: int
+    notes: tuple[str, ...] = ()
+
+
+def tree_digest(tree: Any) -> str:
+    """Return a SHA-256 over the paths, types, shapes and bytes of all leaves."""
+    seen = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+        array = np.asarray(leaf)
+        # Orbax gives list indices back as text, so only their spelling may count.
+        name = "/".join(_key(entry) for entry in path)
+        seen.update(f"{name} {array.dtype} {array.shape};".encode())
+        seen.update(np.ascontiguousarray(array).tobytes())
+    return seen.hexdigest()
+
+
+def save_checkpoint(
+    run_dir: Path, state: Any, *, epoch: int, memory: dict[str, Any], keep: set[int]
+) -> Path:
+    """Save `state` as checkpoint `epoch`, whole or not at all, then drop old ones.
+
+    Args:
+        run_dir: Folder of the run.
+        state: Tree of arrays.
+        epoch: Epochs finished; names the folder.
+        memory: JSON beside the arrays.
+        keep: Epochs whose checkpoints stay; all others are removed.
+    """
+    folder = run_dir / "checkpoints"
+    final = folder / str(epoch)
+    with _written_aside(final) as aside:
+        _save_tree(aside, state, {"epoch": epoch, **memory})
+    for old in _finished(folder):
+        if old not in {epoch, *keep}:
+            _discard(folder / str(old))
+    return final
+
+
+def restore_latest(run_dir: Path, abstract: Any) -> Restored | None:
+    """Restore the newest checkpoint that can be read, or None.
+
+    Args:
+        run_dir: Folder of the run.
+        abstract: Tree of the arrays (or shapes and types) expected.
+    """
+    folder, notes = run_dir / "checkpoints", []
+    for unfinished in folder.glob(".*"):
+        shutil.rmtree(unfinished, ignore_errors=True)
+    for epoch in sorted(_finished(folder), reverse=True):
+        try:
+            found = restore_epoch(run_dir, abstract, epoch=epoch)
+        except SchemaError as error:
+            notes.append(f"skipped checkpoint {epoch}: {error}")
+        else:
+            return Restored(found.state, found.memory, epoch, tuple(notes))
+    return Restored(None, {}, 0, tuple(notes)) if notes else None
+
+
+def restore_epoch(run_dir: Path, abstract: Any, *, epoch: int) -> Restored:
+    """Restore checkpoint `epoch` of a run.
+
+    Raises:
+        SchemaError: It is missing, damaged, or of another shape than `abstract`.
+    """
+    folder = run_dir / "checkpoints" / str(epoch)
+    state, memory = _load_tree(folder, abstract)
+    return Restored(state, memory, epoch)
+
+
+def save_model(path: Path, params: Any, stats: Any, *, meta: dict[str, Any]) -> None:
+    """Save a finished model, whole or not at all.
+
+    Args:
+        path: New folder; one that exists is replaced.
+        params: Trained parameters.
+        stats: Batch statistics and other state that is not trained.
+        meta: What is needed to build the model again: preset, num_classes,
+            image_size, mean, std, label names. Must be JSON.
+    """
+    with _written_aside(path) as aside:
+        _save_tree(aside, {"params": params, "stats": stats}, {"meta": meta})
+
+
+def load_model(path: Path) -> tuple[nnx.State, nnx.State, dict[str, Any]]:
+    """Load the params, stats and meta that `save_model` wrote.
+
+    Raises:
+        SchemaError: The folder is missing, damaged or of another version.
+    """
+    tree, memory = _load_tree(path, None)
+    params, stats = (_numbered(tree.get(k) or {}) for k in ("params", "stats"))
+    return nnx.State(params), nnx.State(stats), memory["meta"]
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file aside, then rename it into place."""
+    aside = path.with_name(f".{path.name}.aside")
+    with _disk_errors(path), aside.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)
+
+
+def _save_tree(folder: Path, tree: Any, memory: dict[str, Any]) -> None:
+    import orbax.checkpoint as ocp
+
+    host = jax.tree.map(np.asarray, jax.device_get(tree))
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(folder.absolute() / "arrays", host)
+    memory = {"version": VERSION, "sha256": tree_digest(host), **memory}
+    write_text(folder / "memory.json", json.dumps(memory, indent=1))
+
+
+def _load_tree(folder: Path, abstract: Any) -> tuple[Any, dict[str, Any]]:
+    """Read arrays and memory, and compare the arrays with their digest."""
+    import orbax.checkpoint as ocp
+
+    fix = "Remove the folder to go on without it."
+    try:
+        memory = json.loads((folder / "memory.json").read_text(encoding="utf-8"))
+        version, digest = memory["version"], memory["sha256"]
+    except (OSError, ValueError, KeyError) as error:
+        raise SchemaError(
+            f"{folder} is no whole checkpoint: {error!r}. {fix}"
+        ) from None
+    if version != VERSION:
+        raise SchemaError(
+            f"{folder} has checkpoint version {version}; this program reads {VERSION}."
+        )
+    like = None if abstract is None else jax.tree.map(_on_host, abstract)
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            tree = checkpointer.restore(folder.absolute() / "arrays", like)
+    except Exception as error:  # Orbax raises many kinds for a damaged file
+        text = str(error).strip().splitlines()[:1]
+        raise SchemaError(f"{folder} cannot be read: {text}. {fix}") from error
+    if tree_digest(tree) != digest:
+        raise SchemaError(f"{folder} is damaged: its arrays changed. {fix}")
+    return tree, memory
+
+
+def _on_host(leaf: Any) -> Any:
+    # Orbax gives NumPy arrays back where it is shown NumPy arrays.
+    return np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape)
+
+
+def _key(entry: Any) -> str:
+    for name in ("key", "idx", "name"):
+        if hasattr(entry, name):
+            return str(getattr(entry, name))
+    return str(entry)
+
+
+def _numbered(tree: Any) -> Any:
+    """Turn text keys that are numbers back into the list indices that NNX uses."""
+    if not isinstance(tree, dict):
+        return tree
+    return {
+        int(k) if isinstance(k, str) and k.isdigit() else k: _numbered(v)
+        for k, v in tree.items()
+    }
+
+
+def _finished(folder: Path) -> list[int]:
+    if not folder.is_dir():
+        return []
+    return [int(p.name) for p in folder.iterdir() if re.fullmatch(r"\d+", p.name)]
+
+
+def _discard(path: Path) -> None:
+    # Renamed first: a removal that is cut short must not leave half a checkpoint.
+    aside = path.with_name(f".{path.name}.old")
+    shutil.rmtree(aside, ignore_errors=True)
+    path.rename(aside)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+@contextmanager
+def _written_aside(final: Path) -> Iterator[Path]:
+    aside = final.with_name(f".{final.name}.aside")
+    with _disk_errors(final):
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
+        try:
+            yield aside
+        except BaseException:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise
+        if final.exists():
+            _discard(final)
+        aside.rename(final)
+        _sync_folder(final.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def _disk_errors(path: Path) -> Iterator[None]:
+    """Say which path could not be written, and why, where the disk refuses."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        full = "No space left" in str(error) or getattr(error, "errno", 0) in (
+            errno.ENOSPC,
+            errno.EDQUOT,
+        )
+        if not full and not isinstance(error, OSError):
+            raise
+        why = "the disk is full" if full else str(error)
+        raise WorkspaceError(
+            f"Cannot write {path}: {why}. Free some space or choose another workspace; "
+            "the last whole checkpoint is untouched."
+        ) from error

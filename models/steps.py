@@ -1,0 +1,213 @@
+"""The training state, and the compiled train and predict steps."""
+
+import dataclasses
+import functools
+import os
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from models.augment import Augment, augment, mix
+from models.losses import cross_entropy
+
+AXIS = "batch"
+Channels = tuple[float, float, float]
+Step = Callable[..., tuple["TrainState", dict[str, jax.Array]]]
+Predict = Callable[..., jax.Array]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """All that training changes, as pure arrays.
+
+    Attributes:
+        params: Weights.
+        stats: Running statistics of batch norms.
+        opt: The optimiser's state.
+        ema: Exponential moving average of (params, stats).
+        step: Steps taken.
+    """
+
+    params: Any
+    stats: Any
+    opt: Any
+    ema: Any
+    step: jax.Array
+
+
+def use_all_cores() -> None:
+    """Give JAX one CPU device per core; call it before JAX's first computation."""
+    jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
+
+
+def device_mesh() -> Mesh:
+    """Return a mesh over all local devices."""
+    return Mesh(np.array(jax.local_devices()), (AXIS,))
+
+
+def cpu_mesh() -> Mesh:
+    """Return a mesh over all local CPU devices."""
+    return Mesh(np.array(jax.local_devices(backend="cpu")), (AXIS,))
+
+
+def create_state(
+    model: nnx.Module, tx: optax.GradientTransformation
+) -> tuple[nnx.GraphDef, TrainState]:
+    """Split `model` into its structure and a state that training may replace."""
+    graphdef, params, stats = nnx.split(model, nnx.Param, ...)
+    params, stats = _fresh(nnx.as_pure(params)), _fresh(nnx.as_pure(stats))
+    start = _fresh((params, stats))
+    state = TrainState(params, stats, tx.init(params), start, jnp.zeros((), jnp.int32))
+    return graphdef, state
+
+
+def _fresh(tree: Any) -> Any:
+    """Copy arrays, since a donated buffer may not appear twice."""
+    return jax.tree.map(jnp.copy, tree)
+
+
+def eval_params(state: TrainState) -> tuple[Any, Any]:
+    """Return the averaged (params, stats) to evaluate and to keep."""
+    return state.ema
+
+
+def _normalise(pixels: jax.Array, mean: Channels, std: Channels) -> jax.Array:
+    return (pixels - jnp.array(mean)) / jnp.array(std)
+
+
+def make_train_step(
+    graphdef: nnx.GraphDef,
+    tx: optax.GradientTransformation,
+    *,
+    augment: Augment,
+    mean: Channels,
+    std: Channels,
+    ema: float,
+    label_smoothing: float,
+    seed: int,
+    mesh: Mesh | None = None,
+) -> Step:
+    """Compile one optimiser step; `state` is donated.
+
+    Randomness depends on `seed`, `state.step` and the number of devices alone. Rows that
+    fill a batch up to a multiple of the devices repeat others and weigh 0.
+
+    Args:
+        graphdef: The model's structure, from `create_state`.
+        tx: The optimiser.
+        augment: Random views; `Augment.size` also sets the training resolution.
+        mean: Channel means of 0..1 pixels.
+        std: Channel standard deviations of 0..1 pixels.
+        ema: Decay of the weight average; earlier steps use (1 + step) / (10 + step).
+        label_smoothing: Share of the target spread over all classes.
+        seed: Start of the random stream.
+        mesh: Devices to split the batch over; None is JAX's default device.
+
+    Returns:
+        step(state, images uint8 (n h w c), labels (n,), weights (n,)) to the next state
+        and {"loss", "grad_norm", "top1"}, means under `weights`.
+    """
+    views = augment
+
+    def local(state: TrainState, images: Any, labels: Any, weights: Any) -> Any:
+        key = jax.random.fold_in(jax.random.key(seed), state.step)
+        if mesh is not None:
+            key = jax.random.fold_in(key, jax.lax.axis_index(AXIS))
+        total = _sum_over(jnp.sum(weights), mesh)
+
+        def loss(params: Any) -> Any:
+            pixels, own = _view(images, key, views)
+            model = nnx.merge(graphdef, params, state.stats, copy=True)
+            logits = model(
+                _normalise(pixels, mean, std),
+                train=True,
+                rngs=nnx.Rngs(dropout=jax.random.fold_in(key, 2)),
+            ).astype(jnp.float32)
+            share = weights / jnp.maximum(total, 1e-12)
+            value = _mixed_loss(logits, labels, own, label_smoothing)
+            hits = (logits.argmax(-1) == labels).astype(jnp.float32)
+            stats = nnx.as_pure(nnx.state(model, nnx.Not(nnx.Param)))
+            return jnp.sum(value * share), (jnp.sum(hits * share), stats)
+
+        (value, (top1, stats)), grads = jax.value_and_grad(loss, has_aux=True)(
+            state.params
+        )
+        value, top1, grads = _sum_over((value, top1, grads), mesh)
+        stats = _mean_over(stats, mesh)
+        updates, opt = tx.update(grads, state.opt, state.params)
+        params = optax.apply_updates(state.params, updates)
+        average = _average(state.ema, (params, stats), ema, state.step)
+        metrics = {"loss": value, "grad_norm": optax.global_norm(grads), "top1": top1}
+        return TrainState(params, stats, opt, average, state.step + 1), metrics
+
+    if mesh is None:
+        return jax.jit(local, donate_argnums=0)
+    whole, part = PartitionSpec(), PartitionSpec(AXIS)
+    split = jax.shard_map(
+        local,
+        mesh=mesh,
+        in_specs=(whole, part, part, part),
+        out_specs=whole,
+        check_vma=False,  # gradients are summed above, by hand
+    )
+    everywhere, shares = NamedSharding(mesh, whole), NamedSharding(mesh, part)
+    return jax.jit(
+        split,
+        in_shardings=(everywhere, shares, shares, shares),
+        out_shardings=everywhere,
+        donate_argnums=0,
+    )
+
+
+def _view(images: jax.Array, key: jax.Array, settings: Augment) -> Any:
+    pixels = augment(images, jax.random.fold_in(key, 0), settings)
+    return mix(pixels, jax.random.fold_in(key, 1), settings)
+
+
+def _mixed_loss(
+    logits: jax.Array, labels: jax.Array, own: jax.Array, smoothing: float
+) -> jax.Array:
+    """Return the loss against an image's own label and that of its mixing partner."""
+    loss = functools.partial(cross_entropy, logits, smoothing=smoothing)
+    return own * loss(labels) + (1 - own) * loss(labels[::-1])
+
+
+def _average(old: Any, new: Any, decay: float, step: jax.Array) -> Any:
+    """Move `old` towards `new`, faster in the first steps."""
+    keep = jnp.minimum(decay, (1 + step) / (10 + step))
+    return jax.tree.map(lambda a, b: a * keep + b * (1 - keep), old, new)
+
+
+def _sum_over(tree: Any, mesh: Mesh | None) -> Any:
+    return tree if mesh is None else jax.lax.psum(tree, AXIS)
+
+
+def _mean_over(tree: Any, mesh: Mesh | None) -> Any:
+    return tree if mesh is None else jax.lax.pmean(tree, AXIS)
+
+
+def make_predict(
+    graphdef: nnx.GraphDef, *, mean: Channels, std: Channels, mesh: Mesh | None = None
+) -> Predict:
+    """Compile predict(params, stats, images uint8 (n h w c)) to logits float32 (n c)."""
+
+    def local(weights: Any, images: jax.Array) -> jax.Array:
+        model = nnx.merge(graphdef, *weights, copy=True)
+        pixels = images.astype(jnp.float32) / 255
+        logits = model(_normalise(pixels, mean, std), train=False)
+        return logits.astype(jnp.float32)
+
+    if mesh is None:
+        return jax.jit(lambda params, stats, images: local((params, stats), images))
+    whole, part = PartitionSpec(), PartitionSpec(AXIS)
+    split = jax.shard_map(
+        local, mesh=mesh, in_specs=(whole, part), out_specs=part, check_vma=False
+    )
+    return jax.jit(lambda params, stats, images: split((params, stats), images))

@@ -1,0 +1,104 @@
+"""Settings and report of an evaluation."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from pydantic import Field
+
+from data_contracts.config import Settings
+from data_contracts.references import Estimate, Reference
+
+
+class Binning(StrEnum):
+    """How confidences are cut into reliability bins."""
+
+    MASS = "mass"
+    WIDTH = "width"
+
+
+class EvaluateSettings(Settings):
+    """Settings of `evaluate`."""
+
+    level: float = Field(0.95, gt=0.5, lt=1, description="Coverage of intervals.")
+    draws: int = Field(2_000, ge=100, le=100_000, description="Bootstrap resamples.")
+    seed: int = Field(0, ge=0, description="Seed of the resamples.")
+    bins: int = Field(15, ge=2, le=100, description="Reliability bins behind ECE.")
+    binning: Binning = Field(
+        Binning.MASS, description="Bins of equal mass (images) or of equal width."
+    )
+    top_pairs: int = Field(20, ge=0, description="Confused pairs to list.")
+
+
+class ClassRow(Reference):
+    """How one class fares."""
+
+    label: int
+    name: str
+    support: int = Field(description="Test images of the class.")
+    predicted: int = Field(description="Test images given the class.")
+    precision: float | None = Field(description="None when never predicted.")
+    recall: Estimate | None = Field(description="None without test images.")
+    f1: float | None = Field(description="None without test images.")
+
+
+class SliceRow(Reference):
+    """Top-1 within one slice."""
+
+    name: str
+    top1: Estimate
+
+
+class ConfusedPair(Reference):
+    """Images of one class taken for another."""
+
+    label: int
+    predicted: int
+    label_name: str
+    predicted_name: str
+    count: int
+    share: float = Field(description="Of the images of the class.")
+
+
+class ReliabilityBin(Reference):
+    """Confidence against accuracy within one bin."""
+
+    low: float
+    high: float
+    confidence: float
+    accuracy: Estimate
+
+
+class Evaluation(Reference):
+    """Everything measured on one test set; turns into JSON as it is."""
+
+    n: int = Field(description="Images evaluated.")
+    n_groups: int = Field(description="Duplicate groups among them.")
+    excluded: int = Field(description="Images left out: no label that can be scored.")
+    unanswered: int = Field(description="Images with unusable probs; counted wrong.")
+    num_classes: int
+    classes_present: int = Field(description="Classes with test images.")
+    majority: float = Field(description="Top-1 of always guessing the commonest class.")
+    top1: Estimate
+    top5: Estimate
+    top_k: int = Field(description="The 5 of top-5, or fewer classes.")
+    macro_precision: Estimate
+    macro_recall: Estimate
+    macro_f1: Estimate
+    balanced_accuracy: Estimate
+    brier: Estimate
+    nll: Estimate
+    ece: Estimate
+    ece_null: float = Field(description="Mean ECE were confidences exactly right.")
+    ece_null_high: float = Field(description="Upper end of that ECE.")
+    per_class: list[ClassRow]
+    slices: dict[str, list[SliceRow]]
+    confusion: list[list[int]] = Field(description="Counts [label][predicted].")
+    confused: list[ConfusedPair]
+    reliability: list[ReliabilityBin]
+    notes: list[str] = Field(description="How the figures were made, for a person.")
+
+    def headline(self) -> dict[str, float]:
+        """Return the headline figures by name, without intervals."""
+        found = {name: getattr(self, name) for name in type(self).model_fields}
+        return {k: v.value for k, v in found.items() if isinstance(v, Estimate)}

@@ -1,0 +1,103 @@
+"""Work on chunks of rows over Dask: threads here, or workers of a cluster."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import icechunk
+import zarr
+
+from tasks.progress import Progress
+
+Result = TypeVar("Result")
+Span = tuple[int, int]
+
+
+def spans(start: int, stop: int, *, size: int) -> list[Span]:
+    """Cut rows `start` to `stop` at multiples of `size`."""
+    edges = [start, *range((start // size + 1) * size, stop, size), stop]
+    return [pair for pair in zip(edges, edges[1:], strict=False) if pair[0] < pair[1]]
+
+
+def map_spans(
+    work: Callable[[zarr.Group, Span], Result],
+    rows: Sequence[Span],
+    *,
+    session: icechunk.Session,
+    label: str,
+) -> list[Result]:
+    """Call `work(group, span)` for every span, in parallel, results in order.
+
+    `work` may read and write the rows of its span in `group`; spans must not share a
+    Zarr chunk. The address in `SIGHTLINE_DASK` names a cluster; without it, threads.
+    """
+    total = sum(stop - start for start, stop in rows)
+    with Progress(label, total=total, unit="images") as progress:
+        address = os.environ.get("SIGHTLINE_DASK")
+        if address:
+            return _on_cluster(work, rows, session, progress, address)
+        return _on_threads(work, rows, session, progress)
+
+
+def _on_threads(
+    work: Callable[[zarr.Group, Span], Result],
+    rows: Sequence[Span],
+    session: icechunk.Session,
+    progress: Progress,
+) -> list[Result]:
+    import dask
+
+    group = _group(session)
+
+    def run(span: Span) -> Result:
+        result = work(group, span)
+        progress.advance(span[1] - span[0])
+        return result
+
+    tasks = [dask.delayed(run, pure=False)(span) for span in rows]
+    return list(dask.compute(*tasks, scheduler="threads", num_workers=cores()))
+
+
+def _on_cluster(
+    work: Callable[[zarr.Group, Span], Result],
+    rows: Sequence[Span],
+    session: icechunk.Session,
+    progress: Progress,
+    address: str,
+) -> list[Result]:
+    from distributed import Client, as_completed
+
+    writable = not session.read_only
+    share: Any = session.fork() if writable else session
+    results: dict[int, Result] = {}
+    with Client(address, set_as_default=False) as client:
+        futures = {
+            client.submit(_run_remote, work, share, span, pure=False): index
+            for index, span in enumerate(rows)
+        }
+        for future in as_completed(list(futures)):
+            fork, result = future.result()
+            index = futures.pop(future)
+            if writable:
+                session.merge(fork)
+            results[index] = result
+            progress.advance(rows[index][1] - rows[index][0])
+    return [results[index] for index in range(len(rows))]
+
+
+def _run_remote(
+    work: Callable[[zarr.Group, Span], Result], session: Any, span: Span
+) -> tuple[Any, Result]:
+    return session, work(_group(session), span)
+
+
+def _group(session: icechunk.Session) -> zarr.Group:
+    mode = "r" if session.read_only else "r+"
+    return zarr.open_group(session.store, mode=mode)  # type: ignore[arg-type]
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0))

@@ -1,0 +1,193 @@
+"""Run a stage once: build on a branch, commit, publish by a tag."""
+
+from __future__ import annotations
+
+import datetime
+import functools
+import logging
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar, cast
+
+import icechunk
+import zarr
+from pydantic import BaseModel
+
+from data_contracts.config import digest
+from data_contracts.dataset import SCHEMA_VERSION
+from data_contracts.locks import exclusive
+from data_contracts.references import DatasetRef
+from data_contracts.store import (
+    Dataset,
+    Writer,
+    find_stage,
+    open_repository,
+    storage_errors,
+)
+
+log = logging.getLogger("sightline")
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def stage_task(*, retries: int = 0) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Make a function a Prefect task inside a flow run, and itself elsewhere.
+
+    Arguments and results are references, small and typed; the digest tags are the cache,
+    so Prefect's own is off. Only errors of the machine are retried.
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        @functools.lru_cache(maxsize=1)
+        def as_task() -> Callable[P, R]:
+            from prefect import task
+            from prefect.cache_policies import NO_CACHE
+
+            return cast(
+                "Callable[P, R]",
+                task(
+                    function,
+                    retries=retries,
+                    retry_delay_seconds=2,
+                    retry_condition_fn=_may_pass,
+                    cache_policy=NO_CACHE,
+                ),
+            )
+
+        @functools.wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            run = as_task() if in_flow_run() else function
+            return run(*args, **kwargs)
+
+        return call
+
+    return decorate
+
+
+def in_flow_run() -> bool:
+    """Whether a Prefect flow run is calling."""
+    context = sys.modules.get("prefect.context")
+    return context is not None and context.FlowRunContext.get() is not None
+
+
+def _may_pass(task: Any, run: Any, state: Any) -> bool:
+    error = state.result(raise_on_failure=False)
+    return isinstance(error, OSError | icechunk.IcechunkError)
+
+
+@dataclass
+class Build:
+    """What a stage has in its hands while it builds."""
+
+    session: icechunk.Session
+    writer: Writer
+    parent: Dataset | None
+
+
+def run_stage(
+    stage: str,
+    build: Callable[[Build], None],
+    *,
+    uri: str,
+    parent: DatasetRef | None,
+    version: int,
+    settings: BaseModel,
+    inputs: str = "",
+) -> DatasetRef:
+    """Return the snapshot of this stage, building it if it does not exist.
+
+    Args:
+        stage: Name of the stage.
+        build: Writes the stage's arrays; called at most once.
+        uri: Folder of the dataset.
+        parent: Snapshot to start from; None starts empty.
+        version: Raised when the stage's code changes what it writes.
+        settings: The stage's settings; part of its identity.
+        inputs: Digest of what else the result depends on.
+
+    Raises:
+        WorkspaceError: Disk full or no permission.
+    """
+    identity = stage_identity(
+        stage, parent=parent, version=version, settings=settings, inputs=inputs
+    )
+    with storage_errors(uri), exclusive(lock_of(uri), what=f"Dataset {uri}"):
+        done = find_stage(uri, stage, identity=identity)
+        if done is not None:
+            log.info("%-9s %s images, already done (%s)", stage, f"{done.n:,}", identity)
+            return done
+        start = time.monotonic()
+        _build(stage, build, uri, parent, identity, settings, version)
+        made = find_stage(uri, stage, identity=identity)
+    assert made is not None
+    log.info(
+        "%-9s %s images in %.1f s (%s)",
+        stage,
+        f"{made.n:,}",
+        time.monotonic() - start,
+        identity,
+    )
+    return made
+
+
+def stage_identity(
+    stage: str,
+    *,
+    parent: DatasetRef | None,
+    version: int,
+    settings: BaseModel,
+    inputs: str = "",
+) -> str:
+    """Return the digest that names a stage's result."""
+    return digest(parent.digest if parent else "", stage, version, settings, inputs)
+
+
+def lock_of(uri: str) -> Path:
+    """Return the lock file of the dataset at `uri`."""
+    return Path(f"{uri}.lock")
+
+
+def _build(
+    stage: str,
+    build: Callable[[Build], None],
+    uri: str,
+    parent: DatasetRef | None,
+    identity: str,
+    settings: BaseModel,
+    version: int,
+) -> None:
+    repository = open_repository(uri, create=True)
+    tag = f"{stage}-{identity}"
+    base = parent.snapshot if parent else _empty(repository)
+    if tag in repository.list_branches():  # left by a killed run
+        repository.delete_branch(tag)
+    repository.create_branch(tag, base)
+    session = repository.writable_session(tag)
+    group = zarr.open_group(session.store, mode="a")
+    before = Dataset(parent) if parent else None
+    start = time.monotonic()
+    build(Build(session, Writer(group), before))
+    entry = {
+        "stage": stage,
+        "digest": identity,
+        "version": version,
+        "settings": settings.model_dump(mode="json"),
+        "seconds": round(time.monotonic() - start, 3),
+        "when": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+    past = before.attributes.get("lineage", []) if before else []
+    group = zarr.open_group(session.store, mode="r+")
+    group.attrs.update(schema_version=SCHEMA_VERSION, lineage=[*past, entry])
+    snapshot = session.commit(stage, {"digest": identity})
+    repository.create_tag(tag, snapshot)
+    repository.delete_branch(tag)
+
+
+def _empty(repository: icechunk.Repository) -> str:
+    """Return the snapshot that every repository starts with."""
+    *_, first = repository.ancestry(branch="main")
+    return first.id

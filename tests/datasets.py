@@ -1,0 +1,59 @@
+"""Small datasets for tests, written by the real store."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_contracts.config import Settings
+from data_contracts.dataset import COLUMNS
+from data_contracts.references import DatasetRef
+from tasks.stage import Build, run_stage
+
+INGESTED = list(COLUMNS)[: list(COLUMNS).index("keep")]
+
+
+class NoSettings(Settings):
+    """A stage without settings."""
+
+
+def make_dataset(
+    root: Path, n: int = 12, *, size: int = 16, names: str = "ab", **given: Any
+) -> DatasetRef:
+    """Write a dataset of `n` noisy images as `ingest` would, with `given` columns."""
+    rng = np.random.default_rng(0)
+    images = given.pop("images", rng.integers(0, 256, (n, size, size, 3), np.uint8))
+    columns: dict[str, Any] = {}
+    for name in INGESTED:
+        column = COLUMNS[name]
+        if column.axis == "offset":
+            columns[name] = np.zeros(n + 1, np.int64)
+        elif column.axis != "image":
+            columns[name] = np.zeros((0, *column.tail), column.dtype)
+        else:
+            dtype = object if column.dtype == "str" else column.dtype
+            columns[name] = np.full(n, column.fill, dtype)
+    columns |= {
+        "path": np.array([f"{i:03}.png" for i in range(n)], object),
+        "sha256": np.array([f"{i:064x}" for i in range(n)], object),
+        "phash": rng.integers(0, 2**63, n).astype(np.uint64),
+        "ok": np.ones(n, bool),
+        "label": np.arange(n) % len(names),
+        "width": np.full(n, 64),
+        "height": np.full(n, 64),
+        "mean": np.full(n, 128.0),
+        "std": np.full(n, 50.0),
+        "sharpness": np.full(n, 500.0),
+    }
+    columns |= {name: np.asarray(values) for name, values in given.items()}
+
+    def build(build: Build) -> None:
+        build.writer.allocate(n, size=images.shape[1])
+        build.writer.write_images(0, images)
+        build.writer.write(**columns)
+        build.writer.annotate(label_names=list(names), sources=[{"path": "here"}])
+
+    return run_stage(
+        "ingest", build, uri=str(root / "set"), parent=None, version=1,
+        settings=NoSettings(),
+    )
