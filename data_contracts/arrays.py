@@ -15,7 +15,7 @@ from data_contracts.config import Settings
 from data_contracts.references import Reference, RuleResult, Verdict
 
 Severity = Literal["critical", "warning"]
-Scalar = bool | int | float | str
+Scalar = bool | int | float | str | None
 Rows = dict[str, Scalar | list[Scalar]]
 SHOWN = 20  # offenders named; the rest are counted
 FIX = "To do: "
@@ -161,7 +161,7 @@ def _selected(
 ) -> np.ndarray[Any, Any]:
     mask = np.ones(n, bool)
     for key, wanted in where.items():
-        values = wanted if isinstance(wanted, list) else [wanted]
+        values: list[Any] = wanted if isinstance(wanted, list) else [wanted]
         mask &= np.isin(np.asarray(arrays[key]), values)
     return mask
 
@@ -192,11 +192,10 @@ def _value_faults(rule: ArrayRule, array: np.ndarray[Any, Any]) -> dict[str, Any
     Lowest and highest of each row answer every question but the sum: NaN and infinity
     show in them, so no mask the size of the images is made.
     """
-    if not len(array) or not math.prod(array.shape[1:]):
-        return {}
     masks: dict[str, Any] = {}
-    flat = array.reshape(len(array), -1)
-    if rule.finite or rule.varies or rule.min is not None or rule.max is not None:
+    flat = array.reshape(len(array), math.prod(array.shape[1:]))
+    bounded = rule.min is not None or rule.max is not None
+    if flat.size and (rule.finite or rule.varies or bounded):
         low, high = flat.min(axis=1), flat.max(axis=1)
         if rule.finite:
             masks["not finite"] = ~(np.isfinite(low) & np.isfinite(high))
@@ -207,7 +206,8 @@ def _value_faults(rule: ArrayRule, array: np.ndarray[Any, Any]) -> dict[str, Any
         if rule.varies:
             masks["of one value throughout"] = low == high
     if rule.sums_to is not None:
-        sums = array.sum(axis=-1, dtype=np.float64).reshape(len(array), -1)
+        sums = array.sum(axis=-1, dtype=np.float64)
         off = ~(np.abs(sums - rule.sums_to) <= rule.tolerance)
-        masks[f"not summing to {rule.sums_to:g}"] = off.any(axis=1)
+        fault = f"not summing to {rule.sums_to:g}"
+        masks[fault] = off.any(axis=tuple(range(1, off.ndim)))
     return masks

@@ -11,8 +11,6 @@ from data_contracts.errors import SchemaError
 
 SCHEMA_VERSION = 1
 
-# Rows of pixels in one Zarr chunk; docs/storage.md has the figures behind it.
-CHUNK = 256
 COLUMN_CHUNK = 16_384
 
 SPLITS = ("train", "val", "test", "other")
@@ -105,6 +103,16 @@ COLUMNS: dict[str, Column] = {
     "use": Column("int8", "Split in use, position in USES; -1 is unused.", (), -1, 2,
                   fill=NONE),
 }
+
+def chunk_rows(size: int) -> int:
+    """Return the rows of pixels in one Zarr chunk, for images of side `size`.
+
+    256 where that stays under 8 MB, else the power of two that does: large enough to
+    read at memory speed (docs/storage.md), small enough to hold a few per core.
+    """
+    fit = (8 << 20) // (size * size * 3)
+    return int(min(256, 1 << max(fit.bit_length() - 1, 3)))
+
 
 NAME_LISTS = ("label_names", "coarse_names", "domain_names", "tag_names", "box_names")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from great_expectations.compatibility.pydantic import root_validator
 from great_expectations.expectations.expectation import BatchExpectation
 
 from data_contracts import table_rules
@@ -26,6 +27,16 @@ class ExpectMatchingRows(BatchExpectation):
     max_share: float | None = None
 
     metric_dependencies = ()
+
+    @root_validator(skip_on_failure=True)
+    def _asks_something(cls, values: dict[str, Any]) -> dict[str, Any]:
+        counts = [values["min_count"], values["max_count"]]
+        shares = [values["min_share"], values["max_share"]]
+        if all(bound is None for bound in counts + shares):
+            raise ValueError("no bound is given: min_count, max_count, min_share, ...")
+        if any(share is not None and not 0 <= share <= 1 for share in shares):
+            raise ValueError("a share lies between 0 and 1")
+        return values
 
     def _validate(
         self,
@@ -52,6 +63,12 @@ class ExpectEachClassToHaveRows(BatchExpectation):
     min_count: int = 1
 
     metric_dependencies = ()
+
+    @root_validator(skip_on_failure=True)
+    def _asks_something(cls, values: dict[str, Any]) -> dict[str, Any]:
+        if values["min_count"] < 1:
+            raise ValueError("min_count must be at least 1")
+        return values
 
     def _validate(
         self,

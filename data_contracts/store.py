@@ -13,13 +13,13 @@ import numpy as np
 import zarr
 
 from data_contracts.dataset import (
-    CHUNK,
     COLUMN_CHUNK,
     COLUMNS,
     SCHEMA_VERSION,
     Array,
     check_column,
     check_images,
+    chunk_rows,
 )
 from data_contracts.errors import SchemaError, WorkspaceError
 from data_contracts.references import DatasetRef
@@ -35,6 +35,12 @@ class Dataset:
         session = open_repository(ref.uri).readonly_session(snapshot_id=ref.snapshot)
         self.group = zarr.open_group(session.store, mode="r")
         check_schema(self.group, uri=ref.uri)
+
+    @classmethod
+    def at(cls, uri: str, snapshot: str) -> Dataset:
+        """Open a snapshot of which only the id is known."""
+        nameless = DatasetRef(uri=uri, snapshot=snapshot, stage="", digest="", n=0)
+        return cls(nameless)
 
     @property
     def attributes(self) -> dict[str, Any]:
@@ -55,6 +61,11 @@ class Dataset:
     def image_size(self) -> int:
         """Side of the stored square images, pixels."""
         return self.images.shape[1]
+
+    @property
+    def chunk(self) -> int:
+        """Rows of pixels in one chunk."""
+        return self.images.chunks[0]
 
     def names(self, kind: str) -> list[str]:
         """Return one list of names, such as `label_names`."""
@@ -86,11 +97,11 @@ class Dataset:
         rows = np.asarray(rows)
         out = np.empty((len(rows), *self.images.shape[1:]), np.uint8)
         order = np.argsort(rows, kind="stable")
-        chunk_of = rows[order] // CHUNK
+        chunk_of = rows[order] // self.chunk
         for chunk in np.unique(chunk_of):
             here = order[chunk_of == chunk]
-            start = int(chunk) * CHUNK
-            block = np.asarray(self.images[start : start + CHUNK])
+            start = int(chunk) * self.chunk
+            block = np.asarray(self.images[start : start + self.chunk])
             out[here] = block[rows[here] - start]
         return out
 
@@ -103,9 +114,10 @@ class Writer:
 
     def write(self, **columns: Array) -> None:
         """Write whole columns, checked by the layout."""
-        images = self.group["images"].shape[0] if "images" in self.group else None
+        there = "images" in self.group
+        n = cast("zarr.Array[Any]", self.group["images"]).shape[0] if there else None
         for name, values in columns.items():
-            length = images if COLUMNS[name].axis == "image" else None
+            length = n if COLUMNS[name].axis == "image" else None
             self._replace(name, check_column(name, np.asarray(values), length=length))
 
     def _replace(self, name: str, values: Array) -> None:
@@ -127,7 +139,7 @@ class Writer:
         if "images" in self.group:
             cast("zarr.Array[Any]", self.group["images"]).resize(shape)
             return
-        chunks = (CHUNK, size, size, 3)
+        chunks = (chunk_rows(size), size, size, 3)
         self.group.create_array(
             "images", shape=shape, chunks=chunks, dtype="uint8", compressors=None
         )

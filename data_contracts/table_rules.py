@@ -36,9 +36,8 @@ def select(frame: pd.DataFrame, where: Mapping[str, Any]) -> Mask:
         KeyError: A column is missing.
     """
     mask = np.ones(len(frame), bool)
+    _need(frame, *where)
     for column, wanted in where.items():
-        if column not in frame:
-            raise KeyError(f"column `{column}` is missing")
         values = wanted if isinstance(wanted, list) else [wanted]
         mask &= frame[column].isin(values).to_numpy(dtype=bool)
     return mask
@@ -62,7 +61,7 @@ def matching_rows(
     part = n / total if total else 0.0
     few = _below(n, count[0]) or _below(part, share[0])
     many = _below(count[1], n) or _below(share[1], part)
-    observed = f"{n:,} of {total:,} ({part:.1%})"
+    observed = f"{n:,} of {total:,} rows ({part:.1%})"
     return _finding(not (few or many), observed, base & ~hits if few else hits)
 
 
@@ -78,6 +77,7 @@ def each_class_has_rows(
 
     Offenders are the rows of the classes that fall short.
     """
+    _need(frame, column)
     base = select(frame, rows) & frame[column].notna().to_numpy()
     classes = frame.loc[base, column].unique()
     counts = frame.loc[select(frame, among), column].value_counts()
@@ -85,9 +85,9 @@ def each_class_has_rows(
     short = {name: n for name, n in short.items() if n < min_count}
     named = ", ".join(f"{name} ({n})" for name, n in list(short.items())[:SHOWN])
     more = f" and {len(short) - SHOWN} more" if len(short) > SHOWN else ""
-    observed = f"{len(short):,} of {len(classes):,} classes fall short"
+    observed = f"{len(classes):,} classes"
     if short:
-        observed += f": {named}{more}"
+        observed = f"{len(short):,} of {observed} have too few: {named}{more}"
     bad = base & frame[column].isin(list(short)).to_numpy(dtype=bool)
     return _finding(not short, observed, bad)
 
@@ -104,12 +104,20 @@ def one_value_per_group(
 
     The values are counted over `rows`; missing groups and values do not count.
     """
+    _need(frame, column, group)
     pairs = frame.loc[select(frame, rows), [group, column]].dropna().drop_duplicates()
     mixed = pairs.loc[pairs[group].duplicated(), group].unique()
     bad = select(frame, rows) & select(frame, among)
     bad &= frame[group].isin(mixed).to_numpy(dtype=bool)
     groups = int(frame.loc[bad, group].nunique())
-    return _finding(not groups, f"{groups:,} groups with several {column} values", bad)
+    observed = f"groups of images that differ in `{column}`: {groups:,}"
+    return _finding(not groups, observed, bad)
+
+
+def _need(frame: pd.DataFrame, *columns: str) -> None:
+    for column in columns:
+        if column not in frame:
+            raise KeyError(f"column `{column}` is missing")
 
 
 def _below(value: float | None, limit: float | None) -> bool:

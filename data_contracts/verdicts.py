@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from data_contracts.arrays import FIX, SHOWN, ArrayFinding, judge, printable
-from data_contracts.contracts import (
+from data_contracts.arrays import FIX, ArrayFinding, judge, printable
+from data_contracts.errors import ContractError, UsageError
+from data_contracts.outcomes import judge_rule, rule_result
+from data_contracts.references import ContractReport, RuleResult, Verdict
+from data_contracts.rules import (
     Contract,
     TableRule,
     expectation_class,
@@ -17,14 +20,10 @@ from data_contracts.contracts import (
     parameters_in,
     substitute,
 )
-from data_contracts.errors import ContractError, UsageError
-from data_contracts.references import ContractReport, RuleResult, Verdict
 from data_contracts.table_rules import select
 
 if TYPE_CHECKING:
     import pandas as pd
-
-VALUES = 5  # wrong values quoted
 
 
 def check_table(
@@ -47,7 +46,7 @@ def check_table(
     """
     values = contract.resolve(parameters or {})
     if len(frame):
-        results = _table_results(contract, frame.reset_index(drop=True), values)
+        results = _table_results(contract, _clean_text(frame), values)
     else:
         results = [_no_rows(contract)]
     found = {finding.rule: finding for finding in arrays}
@@ -123,6 +122,16 @@ def _table_results(
     return [results[index] for index in range(len(contract.rules))]
 
 
+def _clean_text(frame: pd.DataFrame) -> pd.DataFrame:
+    """Number the rows from 0, and spell out names that are not Unicode."""
+    frame = frame.reset_index(drop=True)
+    for column in [name for name in frame if str(frame[name].dtype) == "object"]:
+        frame[column] = frame[column].map(
+            lambda value: printable(value) if isinstance(value, str) else value
+        )
+    return frame
+
+
 def _check_rows(
     batches: Any,
     frame: pd.DataFrame,
@@ -135,25 +144,30 @@ def _check_rows(
         at = np.flatnonzero(select(frame, where))
     except KeyError as error:
         found = dict.fromkeys(rules, (Verdict.ERROR, str(error.args[0])))
-        return {i: _result(rule, *found[i], values) for i, rule in rules.items()}
+        return {i: rule_result(rule, *found[i], values) for i, rule in rules.items()}
     if not len(at):
         none = (Verdict.NOT_RUN, "no such rows")
-        return {i: _result(rule, *none, values) for i, rule in rules.items()}
+        return {i: rule_result(rule, *none, values) for i, rule in rules.items()}
     part = frame if len(at) == len(frame) else frame.iloc[at].reset_index(drop=True)
     outcomes = _run(batches, part, rules, values)
     return {
-        index: _judge(rule, outcomes.get(index), part, values)
+        index: judge_rule(rule, outcomes.get(index), part, values)
         for index, rule in rules.items()
     }
 
 
 def _batches() -> Any:
-    """Return a source of Great Expectations batches that writes nothing anywhere."""
+    """Return a source of Great Expectations batches that writes nothing to disk."""
     load_expectations()
     import great_expectations as gx
+    from great_expectations.data_context.types import base
 
-    context = gx.get_context(mode="ephemeral")
-    context.variables.progress_bars = {"globally": False}  # type: ignore[assignment]
+    in_memory = base.DataContextConfig(
+        store_backend_defaults=base.InMemoryStoreBackendDefaults(),
+        analytics_enabled=False,
+        progress_bars=base.ProgressBarsConfig(globally=False),
+    )
+    context = gx.get_context(mode="ephemeral", project_config=in_memory)
     asset = context.data_sources.add_pandas("tables").add_dataframe_asset("images")
     return asset.add_batch_definition_whole_dataframe("all")
 
@@ -187,111 +201,6 @@ def _run(
     batch = batches.get_batch(batch_parameters={"dataframe": frame})
     report = batch.validate(suite, result_format={"result_format": "SUMMARY"})
     return {item.expectation_config.meta["rule"]: item for item in report.results}
-
-
-def _judge(
-    rule: TableRule, outcome: Any, frame: pd.DataFrame, values: Mapping[str, Any]
-) -> RuleResult:
-    """Turn one raw result into plain Python, with the images by name."""
-    if outcome is None:
-        return _result(rule, Verdict.ERROR, "no result came back", values)
-    if trouble := _exception(outcome.exception_info):
-        return _result(rule, Verdict.ERROR, trouble, values)
-    raw = outcome.result
-    details = raw.get("details") or {}
-    if "unexpected_count" in raw:
-        rows, n = (
-            raw.get("partial_unexpected_index_list") or [],
-            raw["unexpected_count"],
-        )
-    else:
-        n, rows = details.get("n", 0), details.get("rows", [])
-    good = bool(outcome.success)
-    bad = Verdict.FAIL if _severity(rule, values) == "critical" else Verdict.WARN
-    return _result(
-        rule,
-        Verdict.PASS if good else bad,
-        _observed(raw, {} if good else substitute(rule.kwargs, values)),
-        values,
-        offenders=[_name(frame, int(row)) for row in rows[:SHOWN]],
-        n_offenders=int(n),
-    )
-
-
-def _exception(info: Mapping[str, Any]) -> str:
-    """Return the message of an exception in a result, or nothing.
-
-    The dictionary is flat, or has one such dictionary for each metric.
-    """
-    entries = [info] if "raised_exception" in info else list(info.values())
-    for entry in entries:
-        if isinstance(entry, Mapping) and entry.get("raised_exception"):
-            return " ".join(str(entry.get("exception_message") or "unknown").split())
-    return ""
-
-
-def _observed(raw: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
-    """Say what was seen, and with `wanted` what the rule asks for."""
-    missing = (raw.get("details") or {}).get("mismatched", {}).get("missing")
-    if "unexpected_count" in raw:
-        n, total = int(raw["unexpected_count"]), int(raw["element_count"])
-        text = f"{n:,} of {total:,} rows"
-        listed = dict.fromkeys(
-            _short(v) for v in raw.get("partial_unexpected_list", [])
-        )
-        if listed:
-            text += f" hold {', '.join(list(listed)[:VALUES])}"
-    elif missing:
-        text = f"missing {', '.join(map(str, missing))}"
-    else:
-        text = _short(raw.get("observed_value"), 400)
-    limits = {k: v for k, v in wanted.items() if k not in _TOPICS and v is not None}
-    if not limits or missing:
-        return text
-    return f"{text}; wanted " + ", ".join(f"{k} {_short(v)}" for k, v in limits.items())
-
-
-_TOPICS = {"column", "column_list", "column_set", "rows", "among", "group"}
-
-
-def _short(value: Any, width: int = 80) -> str:
-    text = printable(value)
-    if isinstance(value, float):
-        text = f"{value:.6g}"
-    elif isinstance(value, list):
-        text = ", ".join(printable(item) for item in value)
-    elif value == "":
-        text = "''"
-    return text if len(text) <= width else text[: width - 1] + "…"
-
-
-def _name(frame: pd.DataFrame, row: int) -> str:
-    if "path" not in frame:
-        return f"row {row}"
-    path = frame["path"].iloc[row]
-    return printable(path) if isinstance(path, str) else f"row {row}"
-
-
-def _severity(rule: TableRule, values: Mapping[str, Any]) -> str:
-    eased = rule.warning_if is not None and bool(values[rule.warning_if])
-    return "warning" if eased else rule.severity
-
-
-def _result(
-    rule: TableRule,
-    verdict: Verdict,
-    observed: str,
-    values: Mapping[str, Any],
-    **offenders: Any,
-) -> RuleResult:
-    return RuleResult(
-        rule=rule.name,
-        verdict=verdict,
-        severity=_severity(rule, values),
-        why=f"{rule.why} {FIX}{rule.fix}",
-        observed=observed,
-        **offenders,
-    )
 
 
 def _no_rows(contract: Contract) -> RuleResult:

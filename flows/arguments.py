@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails
 from data_contracts.errors import UsageError
 from flows import values
 from flows.config_file import read_yaml
-from flows.leaves import Given, Setting, leaves, section_of
+from flows.leaves import Given, Setting, item_of, leaves, section_of
 
 S = TypeVar("S", bound=BaseModel)
 
@@ -38,8 +38,24 @@ def parse(
     chosen = _read_values(given, model, known, problems)
     settings = _build(model, chosen, known, problems, given)
     if settings is None or problems:
-        raise UsageError("\n".join(problems))
+        several = f"{len(problems)} settings to put right:\n  "
+        raise UsageError((several if problems[1:] else "") + "\n  ".join(problems))
     return settings
+
+
+def words(settings: BaseModel) -> list[str]:
+    """Return the `key=value` words that give `settings`, less those of the defaults."""
+    usual = {setting.key: setting.default for setting in leaves(type(settings))}
+    found = []
+    for key, field, value, _ in leaves(type(settings), instance=settings):
+        if value == usual.get(key, field.default):
+            continue
+        if item_of(field.annotation):
+            items = value.items()
+            found += [f"{key}.{name}={values.show(item)}" for name, item in items]
+        else:
+            found.append(f"{key}={values.show(value)}")
+    return found
 
 
 def _read_tokens(
@@ -104,7 +120,7 @@ def _unknown(
 ) -> list[str]:
     problems = []
     for key, value in given.items():
-        if key in known or _optional_section(model, key):
+        if _setting_of(key, known) or _optional_section(model, key):
             continue
         inside = [other for other in known if other.startswith(f"{key}.")]
         if inside:
@@ -116,6 +132,14 @@ def _unknown(
         listed = f"settings are listed by `sightline {verb} --help`".replace("  ", " ")
         problems.append(f"{value.where}unknown setting '{key}'{hint}; {listed}")
     return problems
+
+
+def _setting_of(key: str, known: Mapping[str, Setting]) -> Setting | None:
+    """Return the setting that `key` gives a value, or one item of a mapping."""
+    if key in known:
+        return known[key]
+    owner = known.get(key.rpartition(".")[0])
+    return owner if owner and item_of(owner.field.annotation) else None
 
 
 def _optional_section(model: type[BaseModel], key: str) -> bool:
@@ -150,18 +174,32 @@ def _read_values(
 ) -> dict[str, Any]:
     chosen: dict[str, Any] = {}
     for key, value in given.items():
-        if key not in known:
+        setting = _setting_of(key, known)
+        if setting is None:
             if _optional_section(model, key):
                 _switch_off(key, value, chosen, problems)
             continue
-        field = known[key].field
         try:
-            if value.text is None:
-                raise ValueError("a mapping came where one value belongs")
-            chosen[key] = values.read(value.text, field.annotation)
+            _read_value(key, value, setting, chosen)
         except ValueError as error:
-            problems.append(_bad_value(key, value, field, str(error)))
+            problems.append(_bad_value(key, value, setting.field, str(error)))
     return chosen
+
+
+def _read_value(
+    key: str, value: Given, setting: Setting, chosen: dict[str, Any]
+) -> None:
+    item = item_of(setting.field.annotation)
+    if item and key == setting.key:
+        raise ValueError(f"give one item at a time: {key}.KEY=VALUE")
+    if value.text is None:
+        raise ValueError("a mapping came where one value belongs")
+    if item:
+        name = key.rpartition(".")[2]
+        items = chosen.setdefault(setting.key, dict(setting.default or {}))
+        items[name] = values.read(value.text, item)
+    else:
+        chosen[key] = values.read(value.text, setting.field.annotation)
 
 
 def _switch_off(

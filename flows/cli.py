@@ -44,13 +44,8 @@ VERBS = {
     "up": Verb("flows.up", "UpConfig", "run", "Start Prefect's page and a worker here"),
 }
 
-# Nothing phones home, and compiled steps are kept between runs.
-QUIET = {
-    "DO_NOT_TRACK": "1",
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "GX_ANALYTICS_ENABLED": "false",
-    "TF_CPP_MIN_LOG_LEVEL": "2",
-}
+# Nothing phones home or chatters.
+QUIET = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "TF_CPP_MIN_LOG_LEVEL": "2"}
 
 
 class Outcome(NamedTuple):
@@ -135,7 +130,7 @@ def execute(words: list[str], *, environ: Mapping[str, str]) -> Outcome:
     from flows.arguments import parse
 
     config = parse(settings, rest, environ=environ, verb=name)
-    result = getattr(module, verb.run)(config, progress=sys.stderr.isatty())
+    result = getattr(module, verb.run)(config)
     return Outcome(result.exit_code, result.text(), result.to_json())
 
 
@@ -195,10 +190,9 @@ def version() -> str:
 
 def prepare_environment() -> None:
     """Set what every library below reads once, unless it is set already."""
-    home = os.path.abspath(os.environ.get("SIGHTLINE_HOME", "workspace"))
-    if "://" not in os.environ.get("SIGHTLINE_HOME", ""):
-        os.environ["SIGHTLINE_HOME"] = home
-        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", f"{home}/cache/xla")
+    from flows import workspace
+
+    workspace.prepare()
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
 

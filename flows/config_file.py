@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 from pydantic import BaseModel
 
-from flows.leaves import Given, section_of
+from flows.leaves import Given, item_of, section_of
 
 
 def read_yaml(
@@ -30,7 +30,7 @@ def read_yaml(
         return {}
     if root is None:
         return {}
-    if not isinstance(root, yaml.MappingNode):
+    if not _is_mapping(root):
         problems.append(f"{path}:1: expected 'key: value' lines at the top of the file")
         return {}
     found: dict[str, Given] = {}
@@ -41,7 +41,7 @@ def read_yaml(
 
 
 def _walk(
-    node: yaml.MappingNode,
+    node: yaml.Node,
     model: type[BaseModel] | None,
     prefix: str,
     path: Path,
@@ -57,15 +57,23 @@ def _walk(
         seen.add(name)
         field = model.model_fields.get(name) if model else None
         section = section_of(field.annotation) if field else None
-        if section is not None and isinstance(value_node, yaml.MappingNode):
+        if section is not None and _is_mapping(value_node):
             yield from _walk(value_node, section, f"{prefix}{name}.", path, problems)
+        elif field and item_of(field.annotation) and _is_mapping(value_node):
+            yield from _walk(value_node, None, f"{prefix}{name}.", path, problems)
         else:
             yield prefix + name, value_node
 
 
+def _is_mapping(node: yaml.Node) -> bool:
+    return isinstance(node, yaml.MappingNode)
+
+
 def _node_text(node: yaml.Node) -> str | list[str] | None:
     if isinstance(node, yaml.SequenceNode):
-        return [str(_node_text(item)) for item in node.value]
+        # Not deeper: an anchor may hold itself.
+        scalar = yaml.ScalarNode
+        return [i.value if isinstance(i, scalar) else "[...]" for i in node.value]
     return str(node.value) if isinstance(node, yaml.ScalarNode) else None
 
 

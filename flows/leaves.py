@@ -37,12 +37,17 @@ def leaves(
             else field.get_default(call_default_factory=True)
         )
         section = section_of(field.annotation)
-        if section is None:
+        if section is None or (instance is not None and default is None):
             required = field.is_required() and instance is None
             yield Setting(prefix + name, field, default, required)
         else:
             inner = default if isinstance(default, section) else None
             yield from leaves(section, f"{prefix}{name}.", inner)
+
+
+def item_of(kind: Any) -> Any:
+    """Return the type of a mapping's values, or None if a field is no mapping."""
+    return get_args(kind)[1] if get_origin(kind) is dict else None
 
 
 def section_of(kind: Any) -> type[BaseModel] | None:

@@ -8,10 +8,10 @@ from collections.abc import Iterable
 from pydantic import BaseModel
 
 from flows import values
-from flows.leaves import Setting, leaves
+from flows.leaves import Setting, item_of, leaves, section_of
 
 COLUMNS = 100
-WIDEST_KEY = 36
+WIDEST_KEY = 32
 
 
 def help_text(model: type[BaseModel], verb: str) -> str:
@@ -27,7 +27,7 @@ def help_text(model: type[BaseModel], verb: str) -> str:
     shown = {setting.key: _left(setting) for setting in settings}
     width = min(WIDEST_KEY, max((len(text) for text in shown.values()), default=0))
     for section, members in _sections(settings).items():
-        lines += ["", f"{section}:"]
+        lines += ["", _heading(model, section)]
         for setting in members:
             lines += _entry(shown[setting.key], setting, width)
     lines += ["", *_FOOT]
@@ -40,9 +40,7 @@ _FOOT = [
 ]
 
 
-def _sections(
-    settings: Iterable[Setting],
-) -> dict[str, list[Setting]]:
+def _sections(settings: Iterable[Setting]) -> dict[str, list[Setting]]:
     found: dict[str, list[Setting]] = {"settings": []}
     for setting in settings:
         section = setting.key.rpartition(".")[0] or "settings"
@@ -50,9 +48,20 @@ def _sections(
     return {section: members for section, members in found.items() if members}
 
 
+def _heading(model: type[BaseModel], section: str) -> str:
+    about, inside = "", model
+    for name in section.split("."):
+        field = inside.model_fields.get(name)
+        about = (field.description or "") if field else ""
+        inside = (section_of(field.annotation) if field else None) or inside
+    return f"{section}: {about}".rstrip()[:COLUMNS]
+
+
 def _left(setting: Setting) -> str:
     if setting.required:
         return f"{setting.key} (required)"
+    if item_of(setting.field.annotation):
+        return f"{setting.key}.KEY=VALUE"
     return f"{setting.key}={values.show(setting.default)}"
 
 

@@ -57,12 +57,16 @@ def show(value: Any) -> str:
         return str(value.value)
     if isinstance(value, (list, tuple, set, frozenset)):
         return ",".join(show(item) for item in value)
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    short = f"{value:g}" if isinstance(value, float) else ""
+    return short if short and float(short) == value else str(value)
 
 
 def allowed(field: FieldInfo) -> str:
     """Say in words what the field accepts, such as 'a whole number, 1 to 1000'."""
-    return ", ".join(filter(None, [kind_words(field.annotation), bounds_words(field)]))
+    words, bounds = kind_words(field.annotation), bounds_words(field)
+    if bounds and words.endswith(" or none"):
+        return f"{words.removesuffix(' or none')}, {bounds}, or none"
+    return f"{words}, {bounds}" if bounds else words
 
 
 def kind_words(kind: Any) -> str:
@@ -73,6 +77,8 @@ def kind_words(kind: Any) -> str:
         return ", ".join(filter(None, [kind_words(members[0]), bounds]))
     if origin in (Union, types.UnionType):
         return " or ".join(kind_words(member) for member in members)
+    if origin is dict:
+        return f"{kind_words(members[1])} for each KEY"
     if origin in (list, tuple, set, frozenset):
         return f"a list (a,b,c), each {kind_words(members[0])}"
     if origin is Literal or (isinstance(kind, type) and issubclass(kind, Enum)):

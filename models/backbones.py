@@ -1,7 +1,11 @@
-"""Networks that turn images into embeddings and logits."""
+"""Networks that turn images into embeddings and logits.
+
+Residual networks (He et al. 2016, arXiv 1512.03385) with the pooled shortcut of
+ResNet-D (He et al. 2019, arXiv 1812.01187).
+"""
 
 import dataclasses
-from typing import Any
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +16,8 @@ from models.conv import convolve
 
 PRESETS = ("small", "resnet18")
 
+Padding = Sequence[tuple[int, int]]
+
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
@@ -20,7 +26,7 @@ class Shape:
     Attributes:
         widths: Channels of each stage; each stage but the first halves the map.
         depths: Blocks of each stage.
-        stem: "patch" (2x2 patches, then 3x3), "cifar" (3x3), "imagenet" (7x7, pool).
+        stem: "half" (4x4 by 2), "cifar" (3x3 by 1) or "imagenet" (7x7 by 2, max-pool).
         dropout: Share of the embedding dropped in training.
     """
 
@@ -39,7 +45,7 @@ def create_model(
         UsageError: `preset` is not one of `PRESETS`.
     """
     if preset == "small":
-        shape = Shape((32, 64, 128, 256), (1, 1, 1, 1), "patch")
+        shape = Shape((32, 64, 128, 256), (1, 1, 1, 1), "half")
     elif preset == "resnet18":
         stem = "cifar" if image_size <= 64 else "imagenet"
         shape = Shape((64, 128, 256, 512), (2, 2, 2, 2), stem)
@@ -59,17 +65,17 @@ class ConvNorm(nnx.Module):
         outputs: int,
         *,
         size: int,
-        stride: int = 1,
-        padding: Any = None,
         rngs: nnx.Rngs,
+        stride: int = 1,
     ) -> None:
-        half = size // 2
+        # Torch's padding, for torch weights to fit; SAME differs at stride 2.
+        edge = (size - 1) // 2
         self.conv = nnx.Conv(
             inputs,
             outputs,
             (size, size),
             strides=stride,
-            padding=((half, half), (half, half)) if padding is None else padding,
+            padding=((edge, edge), (edge, edge)),
             use_bias=False,
             kernel_init=nnx.initializers.variance_scaling(2, "fan_out", "normal"),
             conv_general_dilated=convolve,
@@ -78,11 +84,12 @@ class ConvNorm(nnx.Module):
         self.norm = nnx.BatchNorm(outputs, momentum=0.9, rngs=rngs)
 
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """Convolve and normalise; `train` uses and updates this batch's statistics."""
         return self.norm(self.conv(x), use_running_average=not train)
 
 
 class Block(nnx.Module):
-    """Two 3x3 convolutions around a shortcut (arXiv 1512.03385)."""
+    """Two 3x3 convolutions around a shortcut."""
 
     def __init__(
         self, inputs: int, outputs: int, *, stride: int, rngs: nnx.Rngs
@@ -90,23 +97,26 @@ class Block(nnx.Module):
         self.stride = stride
         self.first = ConvNorm(inputs, outputs, size=3, stride=stride, rngs=rngs)
         self.second = ConvNorm(outputs, outputs, size=3, rngs=rngs)
+        # Each block starts as its shortcut (arXiv 1706.02677, section 5.1).
         self.second.norm.scale.set_value(jnp.zeros(outputs))
-        changes = stride != 1 or inputs != outputs
-        self.shortcut = (
-            ConvNorm(inputs, outputs, size=1, rngs=rngs) if changes else None
+        plain = stride == 1 and inputs == outputs
+        self.shortcut = nnx.data(
+            None if plain else ConvNorm(inputs, outputs, size=1, rngs=rngs)
         )
 
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """Return the block's output for maps `x` (n h w c)."""
         y = self.second(jax.nn.relu(self.first(x, train=train)), train=train)
         if self.shortcut is not None:
-            # Pooling before the 1x1 keeps what a strided 1x1 drops (arXiv 1812.01187).
-            x = self.shortcut(_pool(x) if self.stride == 2 else x, train=train)
+            x = self.shortcut(_halve(x) if self.stride == 2 else x, train=train)
         return jax.nn.relu(x + y)
 
 
-def _pool(x: jax.Array) -> jax.Array:
+def _halve(x: jax.Array) -> jax.Array:
+    """Average 2x2 neighbours; odd edges repeat."""
     n, h, w, c = x.shape
-    x = jnp.pad(x, ((0, 0), (0, h % 2), (0, w % 2), (0, 0)), mode="edge")
+    if h % 2 or w % 2:
+        x = jnp.pad(x, ((0, 0), (0, h % 2), (0, w % 2), (0, 0)), mode="edge")
     return x.reshape(n, (h + 1) // 2, 2, (w + 1) // 2, 2, c).mean((2, 4))
 
 
@@ -114,21 +124,11 @@ class ResNet(nnx.Module):
     """Stem, stages of residual blocks, mean over the map, linear head."""
 
     def __init__(self, shape: Shape, *, num_classes: int, rngs: nnx.Rngs) -> None:
-        width = shape.widths[0]
+        size, stride = {"half": (4, 2), "cifar": (3, 1), "imagenet": (7, 2)}[shape.stem]
+        inputs = shape.widths[0]
         self.pool = shape.stem == "imagenet"
-        if shape.stem == "patch":
-            self.stem = nnx.List(
-                [
-                    ConvNorm(
-                        3, width, size=4, stride=2, rngs=rngs, padding=((1, 1), (1, 1))
-                    ),
-                ]
-            )
-        elif shape.stem == "cifar":
-            self.stem = nnx.List([ConvNorm(3, width, size=3, rngs=rngs)])
-        else:
-            self.stem = nnx.List([ConvNorm(3, width, size=7, stride=2, rngs=rngs)])
-        blocks, inputs = [], width
+        self.stem = ConvNorm(3, inputs, size=size, stride=stride, rngs=rngs)
+        blocks = []
         for stage, (outputs, depth) in enumerate(
             zip(shape.widths, shape.depths, strict=True)
         ):
@@ -141,9 +141,8 @@ class ResNet(nnx.Module):
         self.head = nnx.Linear(inputs, num_classes, rngs=rngs)
 
     def embed(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        """Return the mean of the last map, (n d), for images (n h w c)."""
-        for layer in self.stem:
-            x = jax.nn.relu(layer(x, train=train))
+        """Return the mean of the last map (n d) for normalised images (n h w c)."""
+        x = jax.nn.relu(self.stem(x, train=train))
         if self.pool:
             x = nnx.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
         for block in self.blocks:
@@ -153,6 +152,7 @@ class ResNet(nnx.Module):
     def __call__(
         self, x: jax.Array, *, train: bool, rngs: nnx.Rngs | None = None
     ) -> jax.Array:
+        """Return logits (n classes); `rngs` feeds dropout in training."""
         x = self.embed(x, train=train)
         x = self.dropout(x, deterministic=not train, rngs=rngs)
         return self.head(x)

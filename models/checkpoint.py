@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -18,7 +17,8 @@ import jax
 import numpy as np
 from flax import nnx
 
-from data_contracts.errors import SchemaError, WorkspaceError
+from data_contracts.errors import SchemaError
+from models.durable import machine_errors, sync, sync_tree, write_over
 
 VERSION = 1
 
@@ -67,8 +67,8 @@ def save_checkpoint(
     return final
 
 
-def restore_latest(run_dir: Path, abstract: Any) -> Restored | None:
-    """Restore the newest checkpoint that can be read, or None.
+def restore_latest(run_dir: Path, abstract: Any) -> Restored:
+    """Restore the newest checkpoint that can be read; epoch 0 where there is none.
 
     Args:
         run_dir: Folder of the run.
@@ -84,7 +84,7 @@ def restore_latest(run_dir: Path, abstract: Any) -> Restored | None:
             notes.append(f"skipped checkpoint {epoch}: {error}")
         else:
             return Restored(found.state, found.memory, epoch, tuple(notes))
-    return Restored(None, {}, 0, tuple(notes)) if notes else None
+    return Restored(None, {}, 0, tuple(notes))
 
 
 def restore_epoch(run_dir: Path, abstract: Any, *, epoch: int) -> Restored:
@@ -112,7 +112,7 @@ def save_model(path: Path, params: Any, stats: Any, *, meta: dict[str, Any]) -> 
         _save_tree(aside, {"params": params, "stats": stats}, {"meta": meta})
 
 
-def load_model(path: Path) -> tuple[nnx.State, nnx.State, dict[str, Any]]:
+def load_model(path: Path) -> tuple[Any, Any, dict[str, Any]]:
     """Load the params, stats and meta that `save_model` wrote.
 
     Raises:
@@ -123,24 +123,19 @@ def load_model(path: Path) -> tuple[nnx.State, nnx.State, dict[str, Any]]:
     return nnx.State(params), nnx.State(stats), memory["meta"]
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file aside, then rename it into place."""
-    aside = path.with_name(f".{path.name}.aside")
-    with _disk_errors(path), aside.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
-
-
 def _save_tree(folder: Path, tree: Any, memory: dict[str, Any]) -> None:
     import orbax.checkpoint as ocp
 
     host = jax.tree.map(np.asarray, jax.device_get(tree))
-    with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(folder.absolute() / "arrays", host)
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            checkpointer.save(folder.absolute() / "arrays", host)
+    except ValueError as error:  # what TensorStore makes of a full disk
+        if "No space left" not in str(error):
+            raise
+        raise OSError(errno.ENOSPC, "No space left on device") from error
     memory = {"version": VERSION, "sha256": tree_digest(host), **memory}
-    write_text(folder / "memory.json", json.dumps(memory, indent=1))
+    write_over(folder / "memory.json", json.dumps(memory, indent=1))
 
 
 def _load_tree(folder: Path, abstract: Any) -> tuple[Any, dict[str, Any]]:
@@ -168,7 +163,13 @@ def _load_tree(folder: Path, abstract: Any) -> tuple[Any, dict[str, Any]]:
         raise SchemaError(f"{folder} cannot be read: {text}. {fix}") from error
     if tree_digest(tree) != digest:
         raise SchemaError(f"{folder} is damaged: its arrays changed. {fix}")
+    if like is not None and _shapes(tree) != _shapes(like):  # Orbax does not look
+        raise SchemaError(f"{folder} holds another network than the one asked for.")
     return tree, memory
+
+
+def _shapes(tree: Any) -> list[Any]:
+    return [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(tree)]
 
 
 def _on_host(leaf: Any) -> Any:
@@ -210,7 +211,7 @@ def _discard(path: Path) -> None:
 @contextmanager
 def _written_aside(final: Path) -> Iterator[Path]:
     aside = final.with_name(f".{final.name}.aside")
-    with _disk_errors(final):
+    with machine_errors(final):
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
         try:
@@ -218,34 +219,8 @@ def _written_aside(final: Path) -> Iterator[Path]:
         except BaseException:
             shutil.rmtree(aside, ignore_errors=True)
             raise
+        sync_tree(aside)
         if final.exists():
             _discard(final)
         aside.rename(final)
-        _sync_folder(final.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-@contextmanager
-def _disk_errors(path: Path) -> Iterator[None]:
-    """Say which path could not be written, and why, where the disk refuses."""
-    try:
-        yield
-    except (OSError, ValueError) as error:
-        full = "No space left" in str(error) or getattr(error, "errno", 0) in (
-            errno.ENOSPC,
-            errno.EDQUOT,
-        )
-        if not full and not isinstance(error, OSError):
-            raise
-        why = "the disk is full" if full else str(error)
-        raise WorkspaceError(
-            f"Cannot write {path}: {why}. Free some space or choose another workspace; "
-            "the last whole checkpoint is untouched."
-        ) from error
+        sync(final.parent)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -60,6 +60,12 @@ def steps_per_epoch(n: int, batch_size: int) -> int:
     return -(-n // batch_size)
 
 
+def batch_sizes(n: int, batch_size: int) -> NDArray[np.int64]:
+    """Return how many of `n` rows count in each batch; sizes differ by one at most."""
+    steps = steps_per_epoch(n, batch_size)
+    return n // steps + (np.arange(steps) < n % steps)
+
+
 def cut_batches(
     order: Rows, batch_size: int, *, multiple: int = 1
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
@@ -81,15 +87,15 @@ def cut_batches(
     if not steps:
         return np.empty((0, multiple), np.int64), np.empty((0, multiple), np.float32)
     width = -(-len(order) // (steps * multiple)) * multiple
-    parts = np.array_split(order, steps)
+    sizes = batch_sizes(len(order), batch_size)
+    parts = np.split(order, sizes.cumsum()[:-1])
     rows = np.stack([np.resize(part, width) for part in parts])
-    sizes = np.array([len(part) for part in parts])
     return rows, (np.arange(width) < sizes[:, None]).astype(np.float32)
 
 
 def read_ahead(
     read: Read, groups: Iterable[Rows], *, ahead: int = 1
-) -> Iterator[tuple[Rows, Images]]:
+) -> Generator[tuple[Rows, Images], None, None]:
     """Yield each group's sorted rows and images, reading the next in the background."""
     pending: deque[tuple[Rows, Future[Images]]] = deque()
     with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as pool:

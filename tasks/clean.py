@@ -33,7 +33,9 @@ class CleanSettings(Settings):
     min_std: float = Field(
         4.0, ge=0, le=128, description="Blank: grey levels vary less than this."
     )
-    min_mean: float = Field(10.0, ge=0, le=255, description="Dark: mean grey below this.")
+    min_mean: float = Field(
+        10.0, ge=0, le=255, description="Dark: mean grey below this."
+    )
     min_sharpness: float = Field(
         12.0, ge=0, description="Blurred: variance of the Laplacian below this."
     )
@@ -62,7 +64,9 @@ def find_flaws(columns: dict[str, Array], settings: CleanSettings) -> Array:
     """Return the first flaw of each image that its own figures show, '' if none."""
     width, height = columns["width"], columns["height"]
     short, long = np.minimum(width, height), np.maximum(width, height)
-    odd = (short < settings.min_side) | (long > settings.max_aspect * np.maximum(short, 1))
+    odd = (short < settings.min_side) | (
+        long > settings.max_aspect * np.maximum(short, 1)
+    )
     flaws = {
         "undecodable": ~columns["ok"],
         "removed": ~columns["present"],

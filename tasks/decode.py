@@ -67,6 +67,7 @@ class Decoded(NamedTuple):
     height: int
     kind: str
     notes: tuple[str, ...]
+    orientation: int = 1
 
 
 class _Undecodable(Exception):
@@ -102,7 +103,8 @@ def decode_image(data: bytes, settings: DecodeSettings) -> Decoded | Problem:
         return Problem("undecodable", f"the decoder refused the file: {error}"[:300])
     if header.orientation > 4:
         width, height = height, width
-    return Decoded(image, width, height, header.kind, _notes(header, blended=blended))
+    notes = _notes(header, blended=blended)
+    return Decoded(image, width, height, header.kind, notes, header.orientation)
 
 
 def _square(

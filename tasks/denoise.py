@@ -9,7 +9,7 @@ import zarr
 from pydantic import Field
 
 from data_contracts.config import Settings
-from data_contracts.dataset import CHUNK, Array
+from data_contracts.dataset import Array
 from data_contracts.references import DatasetRef
 from tasks.parallel import Span, map_spans, spans
 from tasks.stage import Build, run_stage, stage_task
@@ -22,7 +22,10 @@ class DenoiseSettings(Settings):
 
     treat: bool = Field(True, description="Filter noisy images; else only mark them.")
     impulse: float = Field(
-        0.02, ge=0, le=1, description="Salt and pepper: share of such pixels from which."
+        0.02,
+        ge=0,
+        le=1,
+        description="Salt and pepper: share of such pixels from which.",
     )
     sigma: float = Field(
         9.0,
@@ -76,7 +79,7 @@ def denoise_dataset_images(build: Build, settings: DenoiseSettings) -> None:
     treated = (noise != "none") & settings.treat
     touched = [
         span
-        for span in spans(0, len(noise), size=CHUNK)
+        for span in spans(0, len(noise), size=build.parent.chunk)
         if treated[span[0] : span[1]].any()
     ]
 

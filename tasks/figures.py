@@ -1,9 +1,8 @@
-"""Charts of a report: SVG drawn by matplotlib, and tables that are drawn by the page."""
+"""Charts of a report: SVG from matplotlib, and what the page itself draws."""
 
 from __future__ import annotations
 
 import io
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from tasks.wording import finite
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,7 +29,8 @@ _VARIABLES = {
     SECOND: "--second",
     THIRD: "--third",
 }
-_RC = {
+# Any: the keys are a closed set of literals to the type checker.
+_RC: Any = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
     "font.size": 10,
@@ -52,7 +54,7 @@ _RC = {
     "lines.solid_capstyle": "round",
 }
 MATRIX_LIMIT = 25
-MATRIX_KEPT = 20
+MATRIX_KEPT = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,11 +115,6 @@ def _axes(*, width: float = 5.4, height: float = 2.9) -> tuple[Figure, Axes]:
         return figure, figure.add_subplot()
 
 
-def finite(value: Any) -> bool:
-    """Tell whether `value` is a number that can be drawn."""
-    return isinstance(value, (int, float, np.number)) and math.isfinite(value)
-
-
 def curves(
     history: Sequence[Mapping[str, Any]],
     keys: Sequence[str],
@@ -151,9 +148,8 @@ def curves(
     figure, axes = _axes()
     for points, colour in zip(lines, (FIRST, SECOND, THIRD), strict=False):
         few = "o" if len(points) < 8 else ""
-        axes.plot(*zip(*points, strict=True), color=colour, marker=few, ms=4) if (
-            points
-        ) else None
+        x, y = [epoch for epoch, _ in points], [value for _, value in points]
+        axes.plot(x, y, color=colour, marker=few, markersize=4)
     epochs = [epoch for points in lines for epoch, _ in points]
     axes.set_xlim(min(epochs) - 0.5, max(epochs) + 0.5)
     axes.set_xlabel("Epoch")
@@ -161,8 +157,8 @@ def curves(
     axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
     if percent:
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
-    elif max(value for points in lines for _, value in points) < 0.01:
-        axes.ticklabel_format(axis="y", style="sci", scilimits=(-1, 1))
+    else:
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.5g}")
     if zero:
         axes.set_ylim(bottom=0)
     if best is not None and min(epochs) <= best <= max(epochs):
@@ -197,7 +193,7 @@ def reliability(bins: Sequence[Bin]) -> str:
     if not drawn:
         return ""
     with matplotlib.rc_context(_RC):
-        figure = Figure(figsize=(4.4, 4.4), layout="constrained")
+        figure = Figure(figsize=(5.4, 4.9), layout="constrained")
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3.4, 1])
     total = sum(b.n for b in drawn)
     upper.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (3, 3)))
@@ -234,7 +230,7 @@ def class_counts(counts: NDArray[np.int64]) -> str:
     stacked = np.concatenate(
         [np.zeros((1, len(counts)), counts.dtype), counts[order].cumsum(axis=1).T]
     )
-    figure, axes = _axes(width=8.4, height=2.5)
+    figure, axes = _axes(width=10.5, height=2.4)
     edges = np.arange(len(counts) + 1) + 0.5
     for below, above, colour in zip(
         stacked[:-1], stacked[1:], (FIRST, SECOND, THIRD), strict=True
@@ -248,7 +244,7 @@ def class_counts(counts: NDArray[np.int64]) -> str:
 
 
 def confused_pairs(
-    matrix: NDArray[np.int64], names: Sequence[str], *, top: int = 12
+    matrix: NDArray[np.int64], names: Sequence[str], *, top: int = 10
 ) -> list[Pair]:
     """Return the `top` most frequent mistakes of a (k, k) matrix, rows being truth."""
     wrong = matrix.copy()
@@ -257,7 +253,6 @@ def confused_pairs(
     support = np.maximum(matrix.sum(axis=1), 1)
     rank = wrong + wrong / support[:, None]
     order = np.argsort(-rank, axis=None, kind="stable")[:top]
-    rows, columns = np.unravel_index(order, wrong.shape)
     return [
         Pair(
             label=names[i],
@@ -265,7 +260,7 @@ def confused_pairs(
             n=int(wrong[i, j]),
             share=float(wrong[i, j] / support[i]),
         )
-        for i, j in zip(rows, columns, strict=True)
+        for i, j in (divmod(int(place), len(names)) for place in order)
         if wrong[i, j] > 0
     ]
 
@@ -290,13 +285,13 @@ def confusion(matrix: NDArray[np.int64], names: Sequence[str]) -> Matrix:
         wrong = matrix.copy()
         np.fill_diagonal(wrong, 0)
         order = np.argsort(-(wrong + wrong.T), axis=None, kind="stable")
-        seen = np.stack(np.unravel_index(order[: 8 * MATRIX_KEPT], wrong.shape), axis=1)
-        first = np.unique(seen.ravel(), return_index=True)
-        kept = first[0][np.argsort(first[1])][:MATRIX_KEPT]
+        seen = np.stack(np.divmod(order[: 8 * MATRIX_KEPT], len(names)), axis=1)
+        classes, first = np.unique(seen, return_index=True)
+        kept = classes[np.argsort(first)][:MATRIX_KEPT]
     counts = matrix[np.ix_(kept, kept)]
     support = np.maximum(matrix.sum(axis=1)[kept], 1)
     return Matrix(
-        names=[names[i] for i in kept],
+        names=[names[i] for i in kept.tolist()],
         counts=counts.tolist(),
         shares=(counts / support[:, None]).tolist(),
         n_classes=len(names),

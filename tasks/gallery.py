@@ -119,9 +119,11 @@ def data_uri(image: Pixels, *, side: int = 96, quality: int = 85) -> str:
     pixels = np.ascontiguousarray(image[..., ::-1])
     if scale < 1:
         size = (max(1, round(width * scale)), max(1, round(height * scale)))
-        pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+        small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+        pixels = np.asarray(small, np.uint8)
     encoded = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
-    return "data:image/jpeg;base64," + base64.b64encode(encoded).decode("ascii")
+    text = base64.b64encode(encoded.tobytes()).decode("ascii")
+    return f"data:image/jpeg;base64,{text}"
 
 
 def by_reason(

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 from scipy import sparse
 
 from data_contracts.config import Settings
 from data_contracts.references import CheckResult, GateReport, Verdict
+from tasks.arena import Arena, Match, meet
 from tasks.intervals import (
     Floats,
-    Ints,
     centred_interval,
     grouped_bootstrap,
     paired_change,
     two_sided,
     z_score,
 )
-from tasks.scores import Scores, contributions, figures, score, shares
+from tasks.scores import contributions, figures, shares
 
 POWER = 0.8  # chance to pass that the advised number of images gives an equal model
 
@@ -63,54 +60,6 @@ class GateSettings(Settings):
     max_flips: int = Field(200, ge=0, description="Flipped images to name, each way.")
 
 
-@dataclass(frozen=True)
-class Arena:
-    """One set of test images on which candidate and champion meet.
-
-    Attributes:
-        name: What the images are, such as "test", "old" or "new".
-        labels: (n,) classes; -1 or an untrained class is left out and counted.
-        probs: (n, k) the candidate's probs.
-        champion: (n, j <= k) the champion's probs on the same images, if there is one.
-            It is counted wrong on classes from j on, which it does not know.
-        groups: (n,) duplicate group of each image; None, each its own.
-        paths: (n,) image names, for the lists of flips.
-        known_only: Leave out images of classes that the champion does not know.
-    """
-
-    name: str
-    labels: NDArray[Any]
-    probs: NDArray[Any]
-    champion: NDArray[Any] | None = None
-    groups: NDArray[Any] | None = None
-    paths: Sequence[str] | None = None
-    known_only: bool = False
-
-
-@dataclass(frozen=True)
-class Match:
-    """An arena with every image scored."""
-
-    name: str
-    first: bool
-    groups: Ints
-    paths: Sequence[str]
-    candidate: Scores
-    champion: Scores | None
-    counts: dict[str, int]
-
-    @property
-    def n(self) -> int:
-        """Images that are scored."""
-        return len(self.groups)
-
-    @property
-    def change(self) -> Floats:
-        """(n,) 1 where the candidate fixed an image, -1 where it broke one, else 0."""
-        assert self.champion is not None
-        return self.candidate.correct - self.champion.correct
-
-
 def decide(
     arenas: Sequence[Arena],
     settings: GateSettings | None = None,
@@ -136,8 +85,10 @@ def decide(
         else pass; not_run if nothing could be checked.
     """
     settings = settings or GateSettings()
-    matches = [_meet(arena, first=i == 0) for i, arena in enumerate(arenas)]
+    matches = [meet(arena, first=i == 0) for i, arena in enumerate(arenas)]
     checks = [check for match in matches for check in _checks(match, settings)]
+    if champion is not None and matches and matches[0].champion is None:
+        checks.append(_unmet(champion))
     return GateReport(
         name=name,
         version=version,
@@ -170,41 +121,6 @@ def against(low: float, high: float, *, limit: float) -> Verdict:
     return Verdict.FAIL if high < limit else Verdict.INCONCLUSIVE
 
 
-def _meet(arena: Arena, *, first: bool) -> Match:
-    """Score both models on the images of `arena` that can be scored."""
-    labels, n = np.asarray(arena.labels, np.int64), len(arena.labels)
-    champion = arena.champion
-    for probs in (arena.probs, champion):
-        if probs is not None and (probs.ndim != 2 or len(probs) != n):
-            raise ValueError(f"arena {arena.name}: {n} labels, probs {probs.shape}")
-    k = arena.probs.shape[1]
-    known = k if champion is None else champion.shape[1]
-    keep = (labels >= 0) & (labels < (min(k, known) if arena.known_only else k))
-    groups = np.arange(n) if arena.groups is None else np.asarray(arena.groups)
-    paths = arena.paths if arena.paths is not None else [str(i) for i in range(n)]
-    candidate = score(arena.probs[keep], labels[keep])
-    rival = None if champion is None else score(champion[keep], labels[keep])
-    counts = {
-        "images": int(keep.sum()),
-        "groups": len(np.unique(groups[keep])),
-        "excluded": int((~keep).sum()),
-        "unknown_to_champion": int((labels[keep] >= known).sum()),
-        "unanswered": int((~candidate.answered).sum()),
-    }
-    if rival is not None:
-        counts["fixed"] = int((candidate.correct > rival.correct).sum())
-        counts["broken"] = int((candidate.correct < rival.correct).sum())
-    return Match(
-        name=arena.name,
-        first=first,
-        groups=groups[keep].astype(np.int64),
-        paths=[paths[i] for i in np.flatnonzero(keep)],
-        candidate=candidate,
-        champion=rival,
-        counts=counts,
-    )
-
-
 def _checks(match: Match, settings: GateSettings) -> list[CheckResult]:
     """Return every check on one arena."""
     if match.n == 0:
@@ -225,6 +141,16 @@ def _checks(match: Match, settings: GateSettings) -> list[CheckResult]:
         checks.append(_top1(match, settings))
         checks.extend(_bootstrapped(match, settings))
     return [_weighed(check, match, settings) for check in checks]
+
+
+def _unmet(champion: int) -> CheckResult:
+    """Say that the champion was not compared with, which never passes."""
+    return CheckResult(
+        check="champion",
+        verdict=Verdict.NOT_RUN,
+        detail=f"Version {champion} is the champion but was not run on the test "
+        "images, so nothing says that the candidate is not worse.",
+    )
 
 
 def _weighed(check: CheckResult, match: Match, settings: GateSettings) -> CheckResult:
@@ -257,8 +183,9 @@ def _answers(match: Match) -> CheckResult:
 
 def _floor(match: Match, settings: GateSettings) -> CheckResult:
     """Check that top-1 surely exceeds the floor."""
-    guess = float(np.bincount(match.candidate.label).max() / match.n)
-    limit = guess if settings.floor_top1 is None else settings.floor_top1
+    limit = settings.floor_top1
+    if limit is None:
+        limit = float(np.bincount(match.candidate.label).max() / match.n)
     found = shares(
         match.candidate.correct,
         groups=match.groups,
@@ -294,9 +221,10 @@ def _top1(match: Match, settings: GateSettings) -> CheckResult:
     )
     verdict = against(found.low, found.high, limit=-settings.margin)
     detail = (
-        f"Top-1 changed by {_points(found.value)} points ({_side(settings)} lower bound "
-        f"{_points(found.low)}), may not fall below {_points(-settings.margin)}; "
-        f"{match.counts['fixed']:,} images fixed, {match.counts['broken']:,} broken."
+        f"Top-1 changed by {_points(found.value)} points ({_side(settings)} lower "
+        f"bound {_points(found.low)}), may not fall below "
+        f"{_points(-settings.margin)}; {match.counts['fixed']:,} images fixed, "
+        f"{match.counts['broken']:,} broken."
     )
     if unknown := match.counts["unknown_to_champion"]:
         detail += f" The champion does not know the class of {unknown:,} of them."
@@ -325,7 +253,7 @@ def _bootstrapped(match: Match, settings: GateSettings) -> list[CheckResult]:
     def change(sums: Floats) -> Floats:
         """Return (d, 2) how much better macro-F1 and Brier are, better upwards."""
         gain = figures(sums[:, :half]) - figures(sums[:, half:])
-        return gain[:, [2, 3]] * np.array([1.0, -1.0])
+        return np.stack([gain[:, 2], -gain[:, 3]], axis=1)
 
     draws = grouped_bootstrap(
         columns,
@@ -345,8 +273,8 @@ def _bootstrapped(match: Match, settings: GateSettings) -> list[CheckResult]:
         high=high[0],
         limit=-settings.margin_macro_f1,
         n=match.n,
-        detail=f"Macro-F1 changed by {_points(value[0])} points ({_side(settings)} lower "
-        f"bound {_points(low[0])}), may not fall below "
+        detail=f"Macro-F1 changed by {_points(value[0])} points ({_side(settings)} "
+        f"lower bound {_points(low[0])}), may not fall below "
         f"{_points(-settings.margin_macro_f1)}.",
     )
     brier = CheckResult(

@@ -7,6 +7,7 @@ not-an-image, unsupported, too-many-bytes, zero-sized, too-large, truncated.
 from __future__ import annotations
 
 import struct
+import zlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -215,11 +216,20 @@ def _png(data: bytes) -> Header:
             found["icc"] = True
         elif name == b"eXIf":
             found["orientation"] = _orientation(data[at + 8 : at + 8 + length])
-        at += 12 + length
+        # Critical chunks only (upper case): a decoder drops the others when damaged.
+        end = at + 8 + length
+        if name[0] < 0x60 and zlib.crc32(data[at + 4 : end]) != _big(data, end):
+            detail = f"PNG chunk {name.decode('latin-1')!r} fails its checksum"
+            raise _Refused("truncated" if end + 4 > len(data) else "undecodable", detail)
+        at = end + 4
     channels = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}.get(colour, 0)
     if not channels:
         raise _Refused("undecodable", f"PNG colour type {colour} does not exist")
     return Header("png", width, height, channels=channels, depth=depth, **found)
+
+
+def _big(data: bytes, at: int) -> int:
+    return int.from_bytes(data[at : at + 4], "big")
 
 
 def _gif(data: bytes) -> Header:

@@ -49,8 +49,8 @@ def wilson(hits: ArrayLike, n: ArrayLike, *, level: float) -> tuple[Floats, Floa
     spread = share * (1 - share) / safe + z**2 / (4 * safe**2)
     half = z * np.sqrt(np.maximum(spread, 0.0)) / (1 + z**2 / safe)
     known = trials > 0
-    low = np.where(known, np.maximum(centre - half, 0.0), 0.0)
-    high = np.where(known, np.minimum(centre + half, 1.0), 1.0)
+    low = np.where(known, np.clip(centre - half, 0.0, share), 0.0)
+    high = np.where(known, np.clip(centre + half, share, 1.0), 1.0)
     return low, high
 
 
@@ -202,7 +202,7 @@ def centred_interval(
     """
     ends = np.quantile(draws, [0.5 - level / 2, 0.5 + level / 2], axis=0)
     shift = value - draws.mean(axis=0)
-    return ends[0] + shift, ends[1] + shift
+    return np.minimum(ends[0] + shift, value), np.maximum(ends[1] + shift, value)
 
 
 def _merged_strata(strata: Ints) -> Ints:

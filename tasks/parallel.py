@@ -47,7 +47,8 @@ def _on_threads(
     session: icechunk.Session,
     progress: Progress,
 ) -> list[Result]:
-    import dask
+    from dask.base import compute
+    from dask.delayed import delayed
 
     group = _group(session)
 
@@ -56,8 +57,9 @@ def _on_threads(
         progress.advance(span[1] - span[0])
         return result
 
-    tasks = [dask.delayed(run, pure=False)(span) for span in rows]
-    return list(dask.compute(*tasks, scheduler="threads", num_workers=cores()))
+    tasks = [delayed(run, pure=False)(span) for span in rows]
+    done: Any = compute
+    return list(done(*tasks, scheduler="threads", num_workers=cores()))
 
 
 def _on_cluster(
@@ -67,17 +69,20 @@ def _on_cluster(
     progress: Progress,
     address: str,
 ) -> list[Result]:
-    from distributed import Client, as_completed
+    import distributed
+
+    connect: Any = distributed.Client
+    finished: Any = distributed.as_completed
 
     writable = not session.read_only
     share: Any = session.fork() if writable else session
     results: dict[int, Result] = {}
-    with Client(address, set_as_default=False) as client:
+    with connect(address, set_as_default=False) as client:
         futures = {
             client.submit(_run_remote, work, share, span, pure=False): index
             for index, span in enumerate(rows)
         }
-        for future in as_completed(list(futures)):
+        for future in finished(list(futures)):
             fork, result = future.result()
             index = futures.pop(future)
             if writable:

@@ -17,10 +17,15 @@ import numpy.typing as npt
 Images = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 
+# Measured at 64 px: blocks of a million samples take 3/4 of the time of 256 images.
+BLOCK_SAMPLES = 1 << 20
+
 HASH_SIDE = 32
 HASH_BLOCK = 8
 # Coefficients below this are rounding noise of uint8 pixels: they count as zero.
 HASH_FLOOR = 1.0
+# Sensor noise is alike everywhere: this much of the middle tells it.
+NOISE_SIDE = 128
 # Salt and pepper: a sample this near to black or white, this far from its neighbours.
 IMPULSE_DARK, IMPULSE_BRIGHT, IMPULSE_JUMP = 4, 251, 40
 
@@ -30,7 +35,8 @@ def statistics(images: Images) -> dict[str, Floats]:
 
     `mean` is over all samples; `std` is the root of the mean variance of the three
     channels, so a flat colour has none; `sharpness` is the variance of the Laplacian of
-    the grey picture; `saturation` is the mean of HSV's S.
+    the grey picture; `saturation` is the mean of HSV's S over
+    every other row.
 
     Args:
         images: (b, h, w, 3) RGB.
@@ -38,6 +44,13 @@ def statistics(images: Images) -> dict[str, Floats]:
     Returns:
         Arrays of shape (b,).
     """
+    blocks = [_statistics(block) for block in _blocks(images)]
+    return {
+        name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]
+    }
+
+
+def _statistics(images: Images) -> dict[str, Floats]:
     b, h, w, _ = images.shape
     tall = _tall(images)
     values = images.reshape(b, h, w * 3).astype(np.float32)
@@ -46,14 +59,13 @@ def statistics(images: Images) -> dict[str, Floats]:
     flat = values.reshape(b, -1)
     grey = cv2.cvtColor(tall, cv2.COLOR_RGB2GRAY)
     laplacian = _inner(cv2.Laplacian(grey, cv2.CV_32F).reshape(b, h, w))
-    hsv = cv2.extractChannel(cv2.cvtColor(tall, cv2.COLOR_RGB2HSV), 1)
+    hsv = cv2.cvtColor(_tall(images[:, ::2]), cv2.COLOR_RGB2HSV)
+    s = cv2.extractChannel(hsv, 1).reshape(b, -1)
     return {
         "mean": means.mean(1),
         "std": np.sqrt(np.vecdot(flat, flat) / flat.shape[1]),
         "sharpness": _variance(laplacian),
-        "saturation": (hsv.reshape(b, -1).sum(1, dtype=np.uint32) / (h * w)).astype(
-            np.float32
-        ),
+        "saturation": (s.sum(1, dtype=np.uint32) / s.shape[1]).astype(np.float32),
     }
 
 
@@ -69,6 +81,10 @@ def perceptual_hash(images: Images) -> npt.NDArray[np.uint64]:
     Returns:
         (b,) hashes; near-duplicates differ in few bits.
     """
+    return np.concatenate([_hashes(block) for block in _blocks(images)])
+
+
+def _hashes(images: Images) -> npt.NDArray[np.uint64]:
     b, h, w, _ = images.shape
     grey = cv2.cvtColor(_tall(images), cv2.COLOR_RGB2GRAY).reshape(b, h, w)
     down, across = _hash_matrix(h), _hash_matrix(w)
@@ -93,12 +109,19 @@ def noise(images: Images) -> tuple[Floats, Floats]:
     Returns:
         Two arrays of shape (b,).
     """
+    blocks = [_noise(block) for block in _blocks(_window(images, NOISE_SIDE))]
+    sigma, impulse = zip(*blocks, strict=True)
+    return np.concatenate(sigma), np.concatenate(impulse)
+
+
+def _noise(images: Images) -> tuple[Floats, Floats]:
     b, h, w, _ = images.shape
     tall = _tall(images)
     mask = np.array((1, -2, 1), np.float32)
     response = cv2.sepFilter2D(tall, cv2.CV_16S, mask, mask).reshape(b, h, w, 3)
-    # Every other row is enough for a median, and halves its cost.
-    spread = np.abs(_inner(response[:, ::2])).astype(np.float32)
+    # About 16 rows are enough for a median, and save most of its cost.
+    some = response[:, 1 : h - 1 : max(1, h // 16), 1:-1].reshape(b, -1)
+    spread = np.abs(some).astype(np.float32)
     middle = spread.shape[1] // 2
     sigma = np.partition(spread, middle, axis=1)[:, middle] / (6 * 0.6745)
     jump = cv2.absdiff(tall, cv2.medianBlur(tall, 3)) > IMPULSE_JUMP
@@ -106,6 +129,18 @@ def noise(images: Images) -> tuple[Floats, Floats]:
     inner = _inner(jump.reshape(b, h, w, 3)).view(np.uint8)
     share = inner.sum(1, dtype=np.uint32) / inner.shape[1]
     return sigma.astype(np.float32), share.astype(np.float32)
+
+
+def _window(images: Images, side: int) -> Images:
+    """Return the middle of each image, at most (side, side)."""
+    top, left = (max(0, (n - side) // 2) for n in images.shape[1:3])
+    return images[:, top : top + side, left : left + side]
+
+
+def _blocks(images: Images) -> list[Images]:
+    """Cut a batch into views whose temporary arrays fit the cache."""
+    count = -(-images.size // BLOCK_SAMPLES) or 1
+    return np.array_split(images, min(count, max(1, len(images))))
 
 
 def _inner(maps: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -45,3 +45,9 @@ class Progress:
             if note:
                 self._bar.set_postfix_str(note, refresh=False)
             self._bar.update(count)
+
+    def reach(self, done: int, total: int, rate: float, note: str) -> None:
+        """Say that `done` of `total` are done, in the form that training reports."""
+        self.advance(done - self._bar.n if not self._bar.disable else 0, note)
+        if self._bar.disable and "loss" in note:
+            log.info("  %s, %.0f images/s", note, rate)

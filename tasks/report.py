@@ -2,229 +2,65 @@
 
 from __future__ import annotations
 
+import functools
 import html
 import json
 import os
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from data_contracts.references import (
     CheckResult,
-    ContractReport,
-    Estimate,
-    GateReport,
     Verdict,
 )
 from tasks.figures import (
-    Bin,
     class_counts,
     confused_pairs,
     confusion,
     curves,
-    finite,
     reliability,
 )
 from tasks.gallery import (
     REASONS,
-    Augmented,
-    Cleaned,
-    Denoised,
     Flip,
-    Mistake,
-    Quarantined,
     by_reason,
     data_uri,
+)
+from tasks.report_content import ClassRow, Provenance, ReportContent, SliceRow
+from tasks.wording import (
+    VERDICTS,
+    count,
+    duration,
+    estimate,
+    finite,
+    interval,
+    metric_help,
+    metric_name,
+    number,
+    printable,
+    unit,
 )
 
 MAX_BYTES = 3_000_000
 # Longest side and JPEG quality of the pictures, tried in turn until the page fits.
 SIZES = ((96, 85), (80, 75), (64, 60), (48, 50))
-METRICS = {
-    "top1": ("Top-1", "the best guess is right"),
-    "top5": ("Top-5", "the right class is among five guesses"),
-    "macroprecision": ("Macro precision", "precision, every class counting the same"),
-    "macrorecall": ("Macro recall", "recall, every class counting the same"),
-    "macrof1": ("Macro F1", "precision and recall, every class counting the same"),
-    "balancedaccuracy": ("Balanced accuracy", "recall, every class counting the same"),
-    "ece": ("ECE", "how far confidence is from accuracy; lower is better"),
-    "brier": ("Brier score", "squared error of the probabilities; lower is better"),
-    "nll": ("NLL", "surprise at the right class, in nats; lower is better"),
-}
-VERDICTS = {
-    Verdict.PASS: ("✓", "pass"),
-    Verdict.WARN: ("!", "warning"),
-    Verdict.FAIL: ("✕", "fail"),
-    Verdict.ERROR: ("✕", "error"),
-    Verdict.INCONCLUSIVE: ("~", "inconclusive"),
-    Verdict.NOT_RUN: ("–", "not run"),
-}
-_WORST_FIRST = list(VERDICTS)[2:4] + list(VERDICTS)[4:] + list(VERDICTS)[1::-1]
-# Control characters, lone surrogates (names that are not UTF-8) and marks that
-# turn the direction of the text after them.
-_UNPRINTABLE = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]"
+HISTORY = (
+    "epoch",
+    "train_loss",
+    "val_loss",
+    "train_top1",
+    "val_top1",
+    "learning_rate",
+    "images_per_second",
+    "seconds",
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClassRow:
-    """One class: images in each split, and how well it is recognised on test."""
-
-    name: str
-    train: int = 0
-    val: int = 0
-    test: int = 0
-    precision: float | None = None
-    recall: Estimate | None = None
-    f1: float | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class SliceRow:
-    """Top-1 on the test images that share one value, such as domain = studio."""
-
-    slice: str
-    value: str
-    top1: Estimate
-
-
-@dataclass(frozen=True, kw_only=True)
-class Provenance:
-    """Where the images, the code and the numbers come from."""
-
-    source: str = ""
-    dataset_uri: str = ""
-    snapshot: str = ""
-    digests: Mapping[str, str] = field(default_factory=dict)
-    code_version: str = ""
-    commit: str = ""
-    seed: int | None = None
-    device: str = ""
-    versions: Mapping[str, str] = field(default_factory=dict)
-    settings: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReportContent:
-    """Everything a report shows; what is left out is left out of the page.
-
-    Attributes:
-        metrics: figures on test by name (top1, top5, macro_f1, ece, brier, ...).
-        champion_metrics: the same figures of the champion on the same images.
-        differences: candidate minus champion, from the paired intervals.
-        history: one mapping per epoch: epoch, train_loss, train_top1, val_loss,
-            val_top1, learning_rate, images_per_second, seconds.
-        confusion: (k, k) counts, rows being the given label.
-        splits: images per split after splitting.
-        missing: what was absent from the source, and what was done about it.
-        reason_counts: images left out by cleaning, by reason.
-        quarantine_counts: files that could not be read, by reason.
-        commands: title and command line, in the order shown.
-    """
-
-    name: str
-    gate: GateReport
-    version: int | None = None
-    title: str = "Training report"
-    run_id: str = ""
-    date: str = ""
-    promoted: bool = False
-    metrics: Mapping[str, Estimate] = field(default_factory=dict)
-    champion_metrics: Mapping[str, Estimate] = field(default_factory=dict)
-    differences: Mapping[str, Estimate] = field(default_factory=dict)
-    notes: Sequence[str] = ()
-    history: Sequence[Mapping[str, Any]] = ()
-    best_epoch: int | None = None
-    label_names: Sequence[str] = ()
-    confusion: NDArray[np.int64] | None = None
-    classes: Sequence[ClassRow] = ()
-    slices: Sequence[SliceRow] = ()
-    bins: Sequence[Bin] = ()
-    mistakes: Sequence[Mistake] = ()
-    flips: Sequence[Flip] = ()
-    n_images: int = 0
-    splits: Mapping[str, int] = field(default_factory=dict)
-    missing: Sequence[str] = ()
-    augmented: Sequence[Augmented] = ()
-    cleaned: Sequence[Cleaned] = ()
-    reason_counts: Mapping[str, int] = field(default_factory=dict)
-    denoised: Sequence[Denoised] = ()
-    noise_counts: Mapping[str, int] = field(default_factory=dict)
-    quarantine: Sequence[Quarantined] = ()
-    quarantine_counts: Mapping[str, int] = field(default_factory=dict)
-    contracts: Sequence[ContractReport] = ()
-    provenance: Provenance = field(default_factory=Provenance)
-    stage_seconds: Mapping[str, float] = field(default_factory=dict)
-    commands: Mapping[str, str] = field(default_factory=dict)
-
-
-def printable(value: Any) -> Any:
-    """Return `value`, with what cannot or must not be written shown as �."""
-    return _UNPRINTABLE.sub("�", value) if type(value) is str else value
-
-
-def metric_name(key: str) -> str:
-    """Return the name of a metric as people write it: macro_f1 is Macro F1."""
-    plain = re.sub(r"[\W_]", "", key).lower()
-    return METRICS[plain][0] if plain in METRICS else key.replace("_", " ").capitalize()
-
-
-def metric_help(key: str) -> str:
-    """Return what a metric means, or nothing for one we do not know."""
-    return METRICS.get(re.sub(r"[\W_]", "", key).lower(), ("", ""))[1]
-
-
-def is_share(key: str) -> bool:
-    """Tell whether a metric or check is written in per cent."""
-    return not re.search(r"ece|brier|nll|loss|calibration", key.lower())
-
-
-def number(value: float | None, *, percent: bool = False, signed: bool = False) -> str:
-    """Return `value` in words: 58.5 %, 0.083, or a dash when there is none."""
-    if not finite(value) or value is None:
-        return "–"
-    sign = "+" if signed else ""
-    text = f"{100 * value:{sign}.1f} %" if percent else f"{value:{sign}.3f}"
-    return text.replace("-", "−")
-
-
-def interval(low: float | None, high: float | None, *, percent: bool = False) -> str:
-    """Return an interval in words: (56.6 to 60.4), or nothing when there is none."""
-    if not (finite(low) and finite(high)):
-        return ""
-    ends = [number(end, percent=percent).removesuffix(" %") for end in (low, high)]
-    return f"({ends[0]} to {ends[1]})"
-
-
-def estimate(figure: Estimate | None, *, percent: bool = True) -> str:
-    """Return a figure and its interval: 58.5 % (56.6 to 60.4)."""
-    if figure is None:
-        return "–"
-    ends = interval(figure.low, figure.high, percent=percent)
-    return f"{number(figure.value, percent=percent)} {ends}".strip()
-
-
-def duration(seconds: float) -> str:
-    """Return a time in words: 4.2 s, 3 min 12 s, 1 h 4 min."""
-    if seconds < 59.95:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
-    return f"{minutes // 60} h {minutes % 60} min"
-
-
-def count(value: int) -> str:
-    """Return a whole number with thousands marked: 2,485."""
-    return f"{value:,}"
+_WORST_FIRST = list(VERDICTS)[2:4] + list(VERDICTS)[4:] + list(VERDICTS)[1::-1]
 
 
 def model_name(content: ReportContent) -> str:
@@ -244,14 +80,18 @@ def headline(content: ReportContent) -> tuple[str, str, str]:
     failed = _sentences(gate.checks, {Verdict.FAIL, Verdict.ERROR})
     open_ = _sentences(gate.checks, {Verdict.INCONCLUSIVE, Verdict.NOT_RUN})
     if content.promoted:
-        n = sum(check.blocking for check in gate.checks)
-        held = f"All {n} blocking checks held." if n > 1 else "The gate held."
+        blocking = [check.verdict for check in gate.checks if check.blocking]
+        n, held = len(blocking), blocking.count(Verdict.PASS)
+        held_words = (
+            f"{'All ' if n > 1 and held == n else f'{held} of '}{n} "
+            f"blocking check{'s' * (n != 1)} held."
+        )
         before = (
             "It is the first champion."
             if gate.champion is None
             else f"It takes over from version {gate.champion}."
         )
-        return "pass", f"Promoted: {model}", f"{held} {before}"
+        return "pass", f"Promoted: {model}", f"{held_words} {before}"
     if gate.verdict in (Verdict.PASS, Verdict.WARN):
         return "warn", f"Passed, not promoted: {model}", stays
     if gate.verdict == Verdict.INCONCLUSIVE:
@@ -275,15 +115,15 @@ def gate_table(content: ReportContent) -> list[dict[str, Any]]:
     """Return the gate's checks as rows of text, for a Prefect table artifact."""
     rows = []
     for check in content.gate.checks:
-        percent = is_share(check.check)
+        units = unit(check.check)
         rows.append(
             {
                 "check": printable(metric_name(check.check)),
                 "verdict": VERDICTS[check.verdict][1],
                 "blocking": "yes" if check.blocking else "no",
-                "value": number(check.value, percent=percent),
-                "interval": interval(check.low, check.high, percent=percent),
-                "limit": number(check.limit, percent=percent),
+                "value": number(check.value, units),
+                "interval": interval(check.low, check.high, units),
+                "limit": number(check.limit, units),
                 "images": check.n,
                 "detail": printable(check.detail),
             }
@@ -304,7 +144,7 @@ def summary_markdown(content: ReportContent) -> str:
     if content.metrics:
         lines += ["| Metric | Value (interval) | Images |", "|---|---|---|"]
         for key, figure in content.metrics.items():
-            text = estimate(figure, percent=is_share(key))
+            text = estimate(figure, unit(key))
             lines.append(f"| {_markdown(metric_name(key))} | {text} | {figure.n:,} |")
     lines += ["", "| Check | Verdict | What it says |", "|---|---|---|"]
     for row in gate_table(content):
@@ -355,6 +195,48 @@ def _slices(content: ReportContent) -> dict[str, list[SliceRow]]:
     }
 
 
+def _best(ranked: Sequence[ClassRow]) -> list[ClassRow]:
+    """Return the five classes recognised best, the best first."""
+    return [row for row in ranked if row.recall and finite(row.recall.value)][:-6:-1]
+
+
+def _spread(classes: Sequence[ClassRow]) -> str:
+    """Say how unequal the classes are."""
+    train = sorted(row.train for row in classes)
+    if not train:
+        return ""
+    middle = train[len(train) // 2]
+    return (
+        f"{len(train):,} classes; training images per class: "
+        f"{train[0]:,} at least, {middle:,} in the middle, {train[-1]:,} at most"
+    )
+
+
+def _flips(content: ReportContent) -> list[tuple[str, list[Flip], int]]:
+    """Split the flips in (title, pictures, total): fixed, then broken."""
+    groups = []
+    for key, title, fixed in (("fixed", "Fixed", True), ("broken", "Broken", False)):
+        shown = [flip for flip in content.flips if flip.fixed == fixed]
+        total = max(len(shown), len(content.gate.flips.get(key, ())))
+        groups.append((title, shown, total))
+    return groups
+
+
+def _cell(key: str, value: Any) -> str:
+    """Return one figure of the training history in words."""
+    if not finite(value):
+        return "–"
+    if key == "epoch":
+        return f"{value:.0f}"
+    if key in ("images_per_second", "seconds"):
+        return f"{value:,.1f}"
+    return (
+        f"{value:.2e}"
+        if key == "learning_rate"
+        else number(value, "%" if "top1" in key else "")
+    )
+
+
 def _settings(provenance: Provenance) -> str:
     """Return the settings as YAML."""
     import yaml
@@ -387,6 +269,7 @@ def _view(content: ReportContent) -> dict[str, Any]:
     """Gather what the template needs beside the content itself."""
     matrix, names = content.confusion, list(content.label_names)
     tone, verdict, reason = headline(content)
+    ranked = _ranked(content.classes)
     contracts = sorted(
         content.contracts, key=lambda report: _WORST_FIRST.index(report.verdict)
     )
@@ -398,18 +281,22 @@ def _view(content: ReportContent) -> dict[str, Any]:
         "charts": _charts(content),
         "matrix": None if matrix is None else confusion(matrix, names),
         "pairs": [] if matrix is None else confused_pairs(matrix, names),
-        "ranked": _ranked(content.classes),
+        "ranked": ranked,
         "slices": _slices(content),
         "reasons": by_reason(content.cleaned, content.reason_counts),
         "quarantined": Counter(q.reason for q in content.quarantine)
         | Counter(content.quarantine_counts),
         "contracts": contracts,
-        "rank": {verdict: i for i, verdict in enumerate(_WORST_FIRST)},
+        "best": _best(ranked),
+        "spread": _spread(content.classes),
+        "flips": _flips(content),
+        "history_keys": [k for k in HISTORY if any(k in e for e in content.history)],
         "settings": _settings(content.provenance),
         "total_seconds": sum(content.stage_seconds.values()),
     }
 
 
+@functools.cache
 def _environment() -> Any:
     """Return the template environment, which escapes everything it is given."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -428,14 +315,16 @@ def _environment() -> Any:
         "duration": duration,
         "count": count,
         "metric_name": metric_name,
+        "file_name": lambda path: str(path).rsplit("/", 1)[-1],
     }
     environment.globals |= {
         "interval": interval,
-        "is_share": is_share,
+        "unit": unit,
         "metric_help": metric_help,
         "place": _place,
         "scale": _scale,
         "finite": finite,
+        "cell": _cell,
         "VERDICTS": VERDICTS,
         "REASONS": REASONS,
     }

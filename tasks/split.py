@@ -89,7 +89,9 @@ def _divide(
 def _keys(contents: Array, *, seed: int) -> Array:
     """Return an order that depends on content and seed alone, uint64."""
     salt = str(seed).encode()
-    hashes = [hashlib.blake2b(text.encode(), digest_size=8, key=salt) for text in contents]
+    hashes = [
+        hashlib.blake2b(text.encode(), digest_size=8, key=salt) for text in contents
+    ]
     return np.array([int.from_bytes(h.digest(), "big") for h in hashes], np.uint64)
 
 

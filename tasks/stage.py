@@ -44,12 +44,12 @@ def stage_task(*, retries: int = 0) -> Callable[[Callable[P, R]], Callable[P, R]
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         @functools.lru_cache(maxsize=1)
         def as_task() -> Callable[P, R]:
-            from prefect import task
+            from prefect import Task
             from prefect.cache_policies import NO_CACHE
 
             return cast(
                 "Callable[P, R]",
-                task(
+                Task(
                     function,
                     retries=retries,
                     retry_delay_seconds=2,
@@ -118,7 +118,9 @@ def run_stage(
     with storage_errors(uri), exclusive(lock_of(uri), what=f"Dataset {uri}"):
         done = find_stage(uri, stage, identity=identity)
         if done is not None:
-            log.info("%-9s %s images, already done (%s)", stage, f"{done.n:,}", identity)
+            log.info(
+                "%-9s %s images, already done (%s)", stage, f"{done.n:,}", identity
+            )
             return done
         start = time.monotonic()
         _build(stage, build, uri, parent, identity, settings, version)
@@ -146,6 +148,28 @@ def stage_identity(
     return digest(parent.digest if parent else "", stage, version, settings, inputs)
 
 
+def find_head(uri: str, key: str) -> DatasetRef | None:
+    """Return the newest snapshot of a line of ingests, named by `key`."""
+    repository = open_repository(uri, create=True)
+    branch = f"head-{key}"
+    if branch not in repository.list_branches():
+        return None
+    snapshot = repository.lookup_branch(branch)
+    *_, entry = Dataset.at(uri, snapshot).attributes["lineage"]
+    return find_stage(uri, entry["stage"], identity=entry["digest"])
+
+
+def set_head(ref: DatasetRef, key: str) -> None:
+    """Make `ref` the newest snapshot of the line of ingests named by `key`."""
+    with storage_errors(ref.uri), exclusive(lock_of(ref.uri), what=ref.uri):
+        repository = open_repository(ref.uri)
+        branch = f"head-{key}"
+        if branch in repository.list_branches():
+            repository.reset_branch(branch, ref.snapshot)
+        else:
+            repository.create_branch(branch, ref.snapshot)
+
+
 def lock_of(uri: str) -> Path:
     """Return the lock file of the dataset at `uri`."""
     return Path(f"{uri}.lock")
@@ -171,7 +195,7 @@ def _build(
     before = Dataset(parent) if parent else None
     start = time.monotonic()
     build(Build(session, Writer(group), before))
-    entry = {
+    entry: dict[str, Any] = {
         "stage": stage,
         "digest": identity,
         "version": version,
@@ -180,8 +204,8 @@ def _build(
         "when": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
     past = before.attributes.get("lineage", []) if before else []
-    group = zarr.open_group(session.store, mode="r+")
-    group.attrs.update(schema_version=SCHEMA_VERSION, lineage=[*past, entry])
+    build_group = Writer(zarr.open_group(session.store, mode="r+"))
+    build_group.annotate(schema_version=SCHEMA_VERSION, lineage=[*past, entry])
     snapshot = session.commit(stage, {"digest": identity})
     repository.create_tag(tag, snapshot)
     repository.delete_branch(tag)

@@ -81,7 +81,7 @@ def prefect_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Run one Prefect server for the session; tests connect by `prefect_server`."""
     home = tmp_path_factory.mktemp("prefect")
     database = home / "prefect.db"
-    shutil.copy(_migrated_database(), database)
+    shutil.copy(migrated_database(), database)
     port = free_port()
     environ = os.environ | {
         "PREFECT_HOME": str(home),
@@ -119,7 +119,7 @@ def _address(database: Path) -> dict[str, str]:
     return {"PREFECT_SERVER_DATABASE_CONNECTION_URL": url}
 
 
-def _migrated_database() -> Path:
+def migrated_database() -> Path:
     """Return an empty database, migrated once per Prefect version (15 s saved)."""
     from importlib.metadata import version
 

@@ -54,6 +54,10 @@ def make_dataset(
         build.writer.annotate(label_names=list(names), sources=[{"path": "here"}])
 
     return run_stage(
-        "ingest", build, uri=str(root / "set"), parent=None, version=1,
+        "ingest",
+        build,
+        uri=str(root / "set"),
+        parent=None,
+        version=1,
         settings=NoSettings(),
     )

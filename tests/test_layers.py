@@ -37,9 +37,14 @@ def read_sources() -> dict[str, str]:
     }
 
 
-def imports(module: str, source: str) -> Iterator[str]:
-    """Every module that `source` imports, at its top or inside a function."""
-    for node in ast.walk(ast.parse(source)):
+def imports(module: str, source: str, *, at_once: bool = False) -> Iterator[str]:
+    """Every module that `source` imports: `at_once`, or also inside functions."""
+    pending: list[ast.AST] = [ast.parse(source)]
+    while pending:
+        node = pending.pop()
+        if at_once and isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            continue
+        pending.extend(ast.iter_child_nodes(node))
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -74,12 +79,13 @@ def models_violations(sources: Sources) -> list[str]:
 
 
 def libraries(module: str, sources: Sources) -> set[str]:
-    """Libraries that importing `module` needs, through our own modules too."""
+    """Libraries that `module` uses, or that importing it needs through our own."""
     pending, seen, found = [module], set(), set()
     while pending:
         current = pending.pop()
         seen.add(current)
-        for name in imports(current, sources[current]):
+        at_once = current != module
+        for name in imports(current, sources[current], at_once=at_once):
             top = name.partition(".")[0]
             if name in sources and name not in seen:
                 pending.append(name)
@@ -119,6 +125,14 @@ def test_a_library_pulled_in_through_another_module_is_found():
     assert violations(sources) == [
         "models.steps pulls in pydantic: models run alone on a host"
     ]
+
+
+def test_a_library_that_a_lower_module_imports_only_when_called_is_not_needed():
+    sources = {
+        "models.fit": "from models import checkpoint",
+        "models.checkpoint": "def save():\n    import orbax.checkpoint",
+    }
+    assert violations(sources) == []
 
 
 def test_disk_modules_may_use_orbax_and_relative_imports_resolve():

@@ -1,0 +1,159 @@
+"""The stages that `train` and `update` share, in their order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from data_contracts.config import Settings
+from data_contracts.references import ContractReport, DatasetRef, ModelRef
+from flows import workspace
+from flows.result import Clock, RunResult
+from tasks.clean import CleanSettings, clean_dataset
+from tasks.decode import DecodeSettings
+from tasks.denoise import DenoiseSettings, denoise_dataset
+from tasks.evaluate import evaluate_model
+from tasks.evaluation import EvaluateSettings
+from tasks.gate import GateSettings
+from tasks.ingest import IngestSettings, ingest_dataset
+from tasks.listing import SourceSettings
+from tasks.register import next_version, register_model, rival_of
+from tasks.split import SplitSettings, split_dataset
+from tasks.summary import report_run, summarise
+from tasks.train import TrainSettings, train_model
+from tasks.validate import validate_dataset, validate_predictions
+
+
+class StageSettings(Settings):
+    """Settings of every stage."""
+
+    source: SourceSettings = Field(SourceSettings(), description="What to list.")
+    decode: DecodeSettings = Field(DecodeSettings(), description="How to decode.")
+    clean: CleanSettings = Field(CleanSettings(), description="What to leave out.")
+    denoise: DenoiseSettings = Field(DenoiseSettings(), description="What to filter.")
+    split: SplitSettings = Field(SplitSettings(), description="How to divide.")
+    train: TrainSettings = Field(TrainSettings(), description="How to train.")
+    evaluate: EvaluateSettings = Field(
+        EvaluateSettings(), description="How to measure."
+    )
+    gate: GateSettings = Field(GateSettings(), description="What a version must reach.")
+
+
+def prepare(
+    place: str,
+    settings: StageSettings,
+    *,
+    uri: str,
+    clock: Clock,
+    parent: DatasetRef | None = None,
+    settled: DatasetRef | None = None,
+) -> tuple[dict[str, DatasetRef], list[ContractReport]]:
+    """Ingest, validate, clean, denoise and split; return each stage's snapshot.
+
+    Raises:
+        ContractError: A critical rule is broken; nothing is trained.
+    """
+    contracts = []
+    with clock.stage("ingest"):
+        ingested = ingest_dataset(
+            place,
+            IngestSettings(source=settings.source, decode=settings.decode),
+            uri=uri,
+            parent=parent,
+            settled=settled,
+        )
+    with clock.stage("validate"):
+        contracts.append(validate_dataset(ingested, "ingested"))
+    with clock.stage("clean"):
+        cleaned = clean_dataset(ingested, settings.clean)
+    with clock.stage("denoise"):
+        denoised = denoise_dataset(cleaned, settings.denoise)
+    with clock.stage("validate"):
+        contracts.append(validate_dataset(denoised, "cleaned"))
+    with clock.stage("split"):
+        divided = split_dataset(denoised, settings.split)
+    with clock.stage("validate"):
+        contracts.append(validate_dataset(divided, "split"))
+    datasets = {
+        "ingest": ingested,
+        "clean": cleaned,
+        "denoise": denoised,
+        "split": divided,
+    }
+    return datasets, contracts
+
+
+def learn(
+    datasets: dict[str, DatasetRef],
+    contracts: list[ContractReport],
+    settings: StageSettings,
+    *,
+    name: str,
+    clock: Clock,
+    config: dict[str, Any],
+    start: ModelRef | None = None,
+    commands: dict[str, str],
+) -> RunResult:
+    """Train, evaluate, gate, register and report.
+
+    Args:
+        datasets: Snapshots by stage.
+        contracts: What validation found so far.
+        settings: Settings of the stages.
+        name: Name of the model.
+        clock: Where seconds add up.
+        config: All settings, for the record.
+        start: Version to start training from.
+        commands: Command lines to show in the report.
+    """
+    source, models = datasets["split"], str(workspace.models_root())
+    runs = str(workspace.runs_root())
+    with clock.stage("train"):
+        trained = train_model(source, settings.train, name=name, runs=runs, start=start)
+    champion = rival_of(models, name, run=trained.run)
+    with clock.stage("evaluate"):
+        evaluated = evaluate_model(
+            source, trained, settings.evaluate, champion=champion
+        )
+    with clock.stage("validate"):
+        version = next_version(models, name, run=trained.run)
+        found = validate_predictions(source, trained, evaluated, version=version)
+    contracts = [*contracts, found]
+    with clock.stage("gate"):
+        registered = register_model(
+            source,
+            trained,
+            evaluated,
+            settings.gate,
+            name=name,
+            models=models,
+            champion=champion,
+            config=config,
+            datasets=datasets,
+        )
+    with clock.stage("report"):
+        report = report_run(
+            datasets,
+            trained,
+            evaluated,
+            registered,
+            settings=settings.train,
+            contracts=contracts,
+            seconds=clock.seconds,
+            config=config,
+            commands=commands,
+        )
+    summary = summarise(source, trained, evaluated)
+    return RunResult(
+        run=trained.run,
+        verdict=registered.gate.verdict,
+        promoted=registered.promoted,
+        model=registered.model,
+        dataset=source,
+        gate=registered.gate,
+        contracts=contracts,
+        seconds=clock.seconds,
+        report=report,
+        **summary,
+    )

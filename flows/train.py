@@ -1,0 +1,133 @@
+"""Train: a source of images in, a gated and registered model version out."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from prefect import flow
+from pydantic import Field
+
+from data_contracts.references import DatasetRef
+from flows import workspace
+from flows.result import Clock, RunResult
+from flows.stages import (
+    CleanSettings,
+    DecodeSettings,
+    DenoiseSettings,
+    EvaluateSettings,
+    GateSettings,
+    SourceSettings,
+    SplitSettings,
+    StageSettings,
+    TrainSettings,
+    learn,
+    prepare,
+)
+from tasks.register import champion_datasets
+
+
+class TrainConfig(StageSettings):
+    """Settings of `sightline train`."""
+
+    data: str = Field(description="Folder, manifest, Parquet, archive, VOC or COCO.")
+    name: str = Field(description="Name of the model and its dataset.")
+
+
+@flow(name="train")
+def train(
+    data: str,
+    name: str,
+    source: SourceSettings = SourceSettings(),
+    decode: DecodeSettings = DecodeSettings(),
+    clean: CleanSettings = CleanSettings(),
+    denoise: DenoiseSettings = DenoiseSettings(),
+    split: SplitSettings = SplitSettings(),
+    train: TrainSettings = TrainSettings(),
+    evaluate: EvaluateSettings = EvaluateSettings(),
+    gate: GateSettings = GateSettings(),
+) -> RunResult:
+    """Ingest, validate, clean, split, train, evaluate, gate, register and report.
+
+    Args:
+        data: Folder, manifest, Parquet, archive, Pascal VOC or COCO.
+        name: Name of the model and its dataset.
+        source: What to list.
+        decode: How to decode.
+        clean: What to leave out.
+        denoise: What to filter.
+        split: How to divide.
+        train: How to train.
+        evaluate: How to measure.
+        gate: What a version must reach.
+    """
+    return run_stages(
+        TrainConfig(
+            data=data,
+            name=name,
+            source=source,
+            decode=decode,
+            clean=clean,
+            denoise=denoise,
+            split=split,
+            train=train,
+            evaluate=evaluate,
+            gate=gate,
+        )
+    )
+
+
+def run_stages(config: TrainConfig) -> RunResult:
+    """Run every stage in order; inside a flow run each is a Prefect task."""
+    workspace.prepare()
+    clock, uri = Clock(), workspace.dataset_uri(config.name)
+    datasets, contracts = prepare(
+        config.data, config, uri=uri, clock=clock, settled=_settled(config.name, uri)
+    )
+    return learn(
+        datasets,
+        contracts,
+        config,
+        name=config.name,
+        clock=clock,
+        config=config.model_dump(mode="json"),
+        commands=commands(config),
+    )
+
+
+def _settled(name: str, uri: str) -> DatasetRef | None:
+    """Return the snapshot that the champion was trained on, in this dataset."""
+    used = champion_datasets(str(workspace.models_root()), name).get("split")
+    return used if used is not None and used.uri == uri else None
+
+
+def commands(config: TrainConfig) -> dict[str, str]:
+    """Return the command lines to show in the report."""
+    changed = config.model_dump(mode="json", exclude_defaults=True)
+    words = [f"{key}={value}" for key, value in flat(changed).items()]
+    return {
+        "Run this again": f"sightline train {' '.join(words)}",
+        "Label new images": f"sightline predict name={config.name} data=FOLDER",
+        "Teach it new images": f"sightline update name={config.name} data=FOLDER",
+        "Go back to the last champion": f"sightline models rollback name={config.name}",
+    }
+
+
+def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested settings as `section.key` pairs."""
+    pairs: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            pairs |= flat(value, f"{prefix}{key}.")
+        else:
+            pairs[prefix + key] = value
+    return pairs
+
+
+def run(config: TrainConfig) -> RunResult:
+    """Train as a Prefect flow if a server is named, else in plain Python."""
+    if not os.environ.get("PREFECT_API_URL"):
+        return run_stages(config)
+    sections = {name: getattr(config, name) for name in TrainConfig.model_fields}
+    result: RunResult = train(**sections)
+    return result

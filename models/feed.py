@@ -1,0 +1,174 @@
+"""Batches on the devices, from a store that streams or from memory."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Generator, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from numpy.typing import NDArray
+
+from data_contracts.errors import SchemaError, UsageError
+from models.order import (
+    Read,
+    Rows,
+    cut_batches,
+    epoch_groups,
+    epoch_order,
+    gather_batches,
+    read_ahead,
+)
+
+Batch = tuple[Any, Any, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchSource:
+    """Images to learn from, by row of a store.
+
+    Attributes:
+        labels: Class of every row of the store; read at the rows below only.
+        train_rows: Sorted rows to train on.
+        val_rows: Sorted rows to validate on; may be empty.
+        read: Returns the uint8 images (n h w c) of sorted rows; called from a thread.
+        chunk: Rows in one chunk of the store.
+        resident: Read everything once and keep it, rather than stream each epoch.
+    """
+
+    labels: NDArray[np.integer[Any]]
+    train_rows: Rows
+    val_rows: Rows
+    read: Read
+    chunk: int
+    resident: bool = True
+
+
+def check_source(source: BatchSource) -> None:
+    """Raise UsageError unless `source` can be trained on."""
+    if not len(source.train_rows):
+        raise UsageError("Training needs images; the train split has no row. Add some.")
+    for name, rows in (("train", source.train_rows), ("val", source.val_rows)):
+        if len(rows) > 1 and int(np.diff(rows).min()) < 1:
+            raise UsageError(f"The rows of {name} must be sorted and distinct.")
+        if len(rows) and int(source.labels[rows].min()) < 0:
+            raise UsageError(f"The {name} split has rows without a label. Drop them.")
+
+
+def train_batches(
+    source: BatchSource,
+    *,
+    epochs: range,
+    batch_size: int,
+    group: int,
+    seed: int,
+    mesh: Mesh | None,
+) -> Generator[Batch, None, None]:
+    """Yield images, labels and weights of every batch of `epochs` (from 0), placed.
+
+    The order is the same whether `source` is resident or streams.
+    """
+    rows, settings = source.train_rows, {"group": group, "seed": seed}
+
+    def plan() -> Iterator[tuple[Rows, NDArray[np.float32]]]:
+        for epoch in epochs:
+            order = epoch_order(rows, chunk=source.chunk, epoch=epoch, **settings)
+            cut = cut_batches(order, batch_size, multiple=devices(mesh))
+            yield from zip(*cut, strict=True)
+
+    if source.resident:
+        keep = _resident(rows, source, mesh)
+        images = (keep(batch) for batch, _ in plan())
+    else:
+        groups = (
+            part
+            for epoch in epochs
+            for part in epoch_groups(rows, chunk=source.chunk, epoch=epoch, **settings)
+        )
+        images = _streamed((batch for batch, _ in plan()), groups, source)
+    with contextlib.closing(images):
+        for pixels, (batch, weights) in zip(images, plan(), strict=True):
+            labels = source.labels[batch].astype(np.int32)
+            yield place((pixels, labels, weights), mesh, split=True)
+
+
+def val_batches(
+    source: BatchSource, *, batch_size: int, mesh: Mesh | None
+) -> tuple[Callable[[], Iterator[Any]], NDArray[np.bool_]]:
+    """Return a function that yields the validation images, in order and placed.
+
+    Also returns which of all yielded rows (steps * width,) count; the others fill up.
+    """
+    rows = source.val_rows
+    batches, weights = cut_batches(rows, batch_size, multiple=devices(mesh))
+    keep = _resident(rows, source, mesh) if source.resident else None
+
+    def images() -> Iterator[Any]:
+        if keep:
+            pictures = (keep(batch) for batch in batches)
+        else:
+            chunks = np.split(rows, np.flatnonzero(np.diff(rows // source.chunk)) + 1)
+            pictures = _streamed(iter(batches), iter(chunks), source)
+        with contextlib.closing(pictures):
+            for pixels in pictures:
+                yield place(pixels, mesh, split=True)
+
+    return images, weights.ravel() > 0
+
+
+def devices(mesh: Mesh | None) -> int:
+    """Return how many devices a batch is split over."""
+    return 1 if mesh is None else mesh.size
+
+
+def place(tree: Any, mesh: Mesh | None, *, split: bool) -> Any:
+    """Put arrays on the devices, split along the first axis or copied to each."""
+    return jax.device_put(tree, _sharding(mesh, split=split))
+
+
+def _sharding(mesh: Mesh | None, *, split: bool) -> Any:
+    if mesh is None:
+        return None
+    spec = PartitionSpec(mesh.axis_names) if split else PartitionSpec()
+    return NamedSharding(mesh, spec)
+
+
+def _resident(
+    rows: Rows, source: BatchSource, mesh: Mesh | None
+) -> Callable[[Rows], Any]:
+    """Read `rows` once; return a function that gives the images of some of them.
+
+    The gather is not part of the training step, so that this path and streaming run
+    the same program and agree to the bit.
+    """
+    images = _checked(source.read)(rows)
+    if jax.default_backend() == "cpu":
+        return lambda wanted: images[np.searchsorted(rows, wanted)]
+    on_device = place(images, mesh, split=False)
+    gather = jax.jit(
+        lambda stored, at: stored[at], out_shardings=_sharding(mesh, split=True)
+    )
+    return lambda wanted: gather(on_device, np.searchsorted(rows, wanted))
+
+
+def _streamed(
+    batches: Iterator[Rows], groups: Iterator[Rows], source: BatchSource
+) -> Generator[Any, None, None]:
+    with contextlib.closing(read_ahead(_checked(source.read), groups)) as parts:
+        yield from gather_batches(batches, parts)
+
+
+def _checked(read: Read) -> Read:
+    def checked(rows: Rows) -> Any:
+        images = read(rows)
+        if images.dtype != np.uint8 or images.ndim != 4 or len(images) != len(rows):
+            raise SchemaError(
+                f"read() must give uint8 images (n h w c) for {len(rows)} rows; came "
+                f"{images.dtype} {images.shape}."
+            )
+        return images
+
+    return checked

@@ -1,0 +1,42 @@
+"""When a run stops, and which of its epochs is kept."""
+
+from __future__ import annotations
+
+from typing import Any
+
+Record = dict[str, Any]
+
+
+def best_epoch(history: list[Record]) -> int:
+    """Return the epoch (from 1) to keep: best top-1, ties by lower loss, then earlier.
+
+    Top-1 is what the gate judges; networks go on gaining it while their likelihood
+    already overfits (arXiv 1706.04599), and temperature can mend the latter later.
+    Without validation it is the last epoch.
+    """
+    if not history or history[-1]["val_top1"] is None:
+        return len(history)
+    scores = [(line["val_top1"], -line["val_loss"]) for line in history]
+    return scores.index(max(scores)) + 1
+
+
+def stop_reason(
+    history: list[Record], *, epochs: int, patience: int, max_minutes: float | None
+) -> str:
+    """Return why no further epoch runs: done, early, budget, or '' to go on.
+
+    A stop is early when neither top-1 nor loss got better for `patience` epochs (0
+    never stops); at least one epoch runs within any budget.
+    """
+    if len(history) >= epochs:
+        return "done"
+    if history and patience and history[-1]["val_top1"] is not None:
+        top1 = [line["val_top1"] for line in history]
+        loss = [line["val_loss"] for line in history]
+        newest = max(top1.index(max(top1)), loss.index(min(loss))) + 1
+        if len(history) - newest >= patience:
+            return "early"
+    minutes = sum(line["seconds"] for line in history) / 60
+    if history and max_minutes is not None and minutes >= max_minutes:
+        return "budget"
+    return ""

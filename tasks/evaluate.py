@@ -1,0 +1,222 @@
+"""Predict the test images with candidate and champion, and measure both."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+
+from data_contracts.config import digest
+from data_contracts.dataset import NONE, Array
+from data_contracts.errors import ContractError
+from data_contracts.references import DatasetRef, ModelRef, Reference
+from data_contracts.store import Dataset, storage_errors
+from tasks.arena import Arena
+from tasks.evaluation import EvaluateSettings, Evaluation
+from tasks.inference import Floats, Predictor, predict_rows
+from tasks.metrics import evaluate
+from tasks.progress import Progress
+from tasks.split import TEST
+from tasks.stage import stage_task
+from tasks.train import Trained, class_of_rows
+
+log = logging.getLogger("sightline")
+
+VERSION = 1
+# Sides of the original, in pixels, that part the slices of the column `size`.
+SIDES = (128, 256, 512)
+
+
+class Evaluated(Reference):
+    """Predictions and figures of a run on its test images."""
+
+    folder: str
+    n: int
+    champion: int | None
+
+    @property
+    def predictions(self) -> Path:
+        """Zarr group: rows, labels, probs, and champion's probs."""
+        return Path(self.folder) / "predictions.zarr"
+
+    @property
+    def figures(self) -> Evaluation:
+        """The candidate's figures."""
+        return _read(Path(self.folder) / "evaluation.json")
+
+    @property
+    def champion_figures(self) -> Evaluation | None:
+        """The champion's figures on the same images."""
+        path = Path(self.folder) / "champion.json"
+        return _read(path) if self.champion is not None else None
+
+
+def _read(path: Path) -> Evaluation:
+    return Evaluation.model_validate_json(path.read_text())
+
+
+@stage_task(retries=1)
+def evaluate_model(
+    source: DatasetRef,
+    trained: Trained,
+    settings: EvaluateSettings,
+    *,
+    champion: ModelRef | None,
+) -> Evaluated:
+    """Measure a trained model, and the champion, on the test images of `source`.
+
+    Raises:
+        ContractError: No image is left to test on.
+    """
+    name = digest(settings, VERSION, champion.uri if champion else None)[:8]
+    folder = Path(trained.folder) / f"evaluation-{name}"
+    result = Evaluated(
+        folder=str(folder), n=0, champion=champion.version if champion else None
+    )
+    finished = folder / "evaluated.json"
+    if finished.exists():
+        log.info("evaluate  already done (%s)", folder.name)
+        return Evaluated.model_validate_json(finished.read_text())
+    dataset = Dataset(source)
+    rows = np.flatnonzero(dataset.column("use") == TEST)
+    if not len(rows):
+        raise ContractError(
+            f"No image of {source.uri} is left to test on. Give more images per class,"
+            " or a test split."
+        )
+    with storage_errors(str(folder)):
+        folder.mkdir(parents=True, exist_ok=True)
+        _evaluate(dataset, rows, trained, champion, settings, folder)
+        result = result.model_copy(update={"n": len(rows)})
+        finished.write_text(result.model_dump_json())
+    return result
+
+
+def _evaluate(
+    dataset: Dataset,
+    rows: Array,
+    trained: Trained,
+    champion: ModelRef | None,
+    settings: EvaluateSettings,
+    folder: Path,
+) -> None:
+    names = dataset.names("label_names")
+    labels = class_of_rows(dataset, [names.index(name) for name in trained.classes])[
+        rows
+    ]
+    store = zarr.open_group(folder / "predictions.zarr", mode="w")
+    probs = _predict(Predictor(trained.model), dataset, rows, "evaluate")
+    columns: dict[str, Array] = {"rows": rows, "labels": labels, "probs": probs}
+    groups, slices = dataset.column("group")[rows], slices_of(dataset, rows)
+
+    def measure(probs: Floats, path: Path) -> None:
+        found = evaluate(
+            probs,
+            labels,
+            groups=groups,
+            slices=slices,
+            names=trained.classes,
+            settings=settings,
+        )
+        path.write_text(found.model_dump_json())
+
+    measure(probs, folder / "evaluation.json")
+    if champion is not None:
+        rival = Predictor(Path(champion.uri) / "model")
+        its_probs = _predict(rival, dataset, rows, "champion")
+        columns["champion"] = in_order(its_probs, rival.classes, wanted=trained.classes)
+        measure(columns["champion"], folder / "champion.json")
+    for name, values in columns.items():
+        store.create_array(name, data=values)
+
+
+def _predict(predictor: Predictor, dataset: Dataset, rows: Array, label: str) -> Floats:
+    parts = [np.empty((0, len(predictor.classes)), np.float32)]
+    with Progress(label, total=len(rows), unit="images") as progress:
+        for block, probs in predict_rows(predictor, dataset, rows):
+            parts.append(probs)
+            progress.advance(len(block))
+    return np.concatenate(parts)
+
+
+def in_order(probs: Floats, classes: list[str], *, wanted: list[str]) -> Floats:
+    """Return `probs` of `classes` with the columns of `wanted`.
+
+    A class that the model does not know has probability 0; what it gives to classes
+    that are not wanted is shared out over the others.
+    """
+    out = np.zeros((len(probs), len(wanted)), np.float32)
+    shared = [
+        (wanted.index(name), i) for i, name in enumerate(classes) if name in wanted
+    ]
+    to, source = np.array(shared, np.int64).reshape(-1, 2).T
+    out[:, to] = probs[:, source]
+    total = out.sum(axis=1, keepdims=True)
+    return np.divide(out, total, out=out, where=total > 0)
+
+
+def slices_of(dataset: Dataset, rows: Array) -> dict[str, Array]:
+    """Return the slice names of `rows` for domain, coarse label, size and era."""
+    columns = dataset.columns("domain", "coarse", "width", "height", "era")
+    side = np.minimum(columns["width"], columns["height"])[rows]
+    edges = ["under 128 px", "128 to 255 px", "256 to 511 px", "512 px and more"]
+    slices: dict[str, Array] = {
+        kind: _named(columns[kind][rows], dataset.names(f"{kind}_names"))
+        for kind in ("domain", "coarse")
+    }
+    slices["size"] = np.array(edges, object)[np.searchsorted(SIDES, side, "right")]
+    slices["era"] = np.array([f"era {era}" for era in columns["era"][rows]], object)
+    return {name: values for name, values in slices.items() if len(set(values)) > 1}
+
+
+def _named(codes: Array, names: list[str]) -> Array:
+    return np.array([*names, ""], object)[np.where(codes < 0, len(names), codes)]
+
+
+def arenas_of(
+    evaluated: Evaluated, source: DatasetRef, *, classes: list[str], known: list[str]
+) -> list[Arena]:
+    """Return the test images on which candidate and champion meet.
+
+    A first version has one arena. In an update the old images come first and the newest
+    era's second, so that learning the new may not cost the old.
+
+    Args:
+        evaluated: Predictions.
+        source: The dataset that they are of.
+        classes: The candidate's classes.
+        known: The champion's classes, empty without one.
+    """
+    dataset, store = Dataset(source), zarr.open_group(evaluated.predictions, mode="r")
+    found: dict[str, Any] = {
+        name: np.asarray(store[name]) for name in store.array_keys()
+    }
+    rows = found["rows"]
+    # The champion's classes first: it is counted wrong on those from there on.
+    order = [i for i, name in enumerate(classes) if name in known]
+    order += [i for i, name in enumerate(classes) if name not in known]
+    place = np.argsort(order)
+    labels = np.where(found["labels"] < 0, NONE, place[found["labels"]])
+    champion = found.get("champion")
+    if champion is not None:
+        champion = champion[:, order][:, : len([n for n in classes if n in known])]
+    columns = dataset.columns("group", "path", "era")
+    era = columns["era"][rows]
+    parts = {"test": era >= 0}
+    if champion is not None and era.max() > 0:
+        parts = {"old": era < era.max(), "new": era == era.max()}
+    return [
+        Arena(
+            name=name,
+            labels=labels[here],
+            probs=found["probs"][:, order][here],
+            champion=None if champion is None else champion[here],
+            groups=columns["group"][rows][here],
+            paths=list(columns["path"][rows][here]),
+        )
+        for name, here in parts.items()
+        if here.any()
+    ]

@@ -1,0 +1,110 @@
+"""Probabilities from a finished model, batch by batch, on all devices."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_contracts.dataset import Array
+from data_contracts.store import Dataset
+
+BATCH = 256
+Floats = NDArray[np.float32]
+
+
+@functools.cache
+def devices() -> Any:
+    """Return the mesh over all local devices, one per CPU core where there is no other.
+
+    Call it before anything else touches JAX.
+    """
+    from models.steps import device_mesh, use_all_cores
+
+    use_all_cores()
+    return device_mesh()
+
+
+class Predictor:
+    """A model that answers: images in, probabilities out.
+
+    Attributes:
+        meta: What `save_model` kept: preset, classes, image size, decoding.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        mesh = devices()
+        from flax import nnx
+
+        from models.backbones import create_model
+        from models.checkpoint import load_model
+        from models.steps import make_predict
+
+        self._params, self._stats, self.meta = load_model(folder)
+        model = create_model(
+            self.meta["preset"],
+            num_classes=len(self.meta["classes"]),
+            image_size=self.meta["image_size"],
+            seed=0,
+        )
+        graphdef, _, _ = nnx.split(model, nnx.Param, ...)
+        self._predict = make_predict(
+            graphdef, mean=self._channels("mean"), std=self._channels("std"), mesh=mesh
+        )
+
+    def _channels(self, name: str) -> tuple[float, float, float]:
+        red, green, blue = map(float, self.meta[name])
+        return red, green, blue
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the classes, in the order of the probabilities."""
+        return list(self.meta["classes"])
+
+    def __call__(self, images: Array) -> Floats:
+        """Return the probabilities (n, k) of images (n, h, w, 3), uint8.
+
+        Images of another size are resized, as when an older model meets a newer dataset.
+        """
+        images = fitted(images, size=int(self.meta["image_size"]))
+        parts = [
+            self._batch(images[start : start + BATCH])
+            for start in range(0, len(images), BATCH)
+        ]
+        return np.concatenate([np.empty((0, len(self.classes)), np.float32), *parts])
+
+    def _batch(self, images: Array) -> Floats:
+        padded = np.resize(images, (BATCH,) + images.shape[1:])  # noqa: RUF005
+        logits = np.asarray(self._predict(self._params, self._stats, padded))
+        return softmax(logits[: len(images)])
+
+
+def softmax(logits: Array) -> Floats:
+    """Return probabilities (n, k) of logits (n, k), summing to 1 in float32."""
+    wide = logits.astype(np.float64)
+    wide = np.exp(wide - wide.max(axis=1, keepdims=True))
+    return np.asarray(wide / wide.sum(axis=1, keepdims=True), np.float32)
+
+
+def fitted(images: Array, *, size: int) -> Array:
+    """Resize square images to `size`, by area where they shrink."""
+    import cv2
+
+    if images.shape[1] == size or not len(images):
+        return images
+    way = cv2.INTER_AREA if images.shape[1] > size else cv2.INTER_CUBIC
+    return np.stack([cv2.resize(i, (size, size), interpolation=way) for i in images])
+
+
+def predict_rows(
+    predictor: Predictor, dataset: Dataset, rows: Array
+) -> Iterator[tuple[Array, Floats]]:
+    """Yield blocks of `rows` and their probabilities, reading chunk by chunk."""
+    step = max(BATCH, dataset.chunk)
+    for start in range(0, len(rows), step):
+        block = rows[start : start + step]
+        yield block, predictor(dataset.take(block))

@@ -1,0 +1,106 @@
+"""What a training report holds; tasks.report writes it down."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_contracts.references import ContractReport, Estimate, GateReport
+from tasks.figures import Bin
+from tasks.gallery import Augmented, Cleaned, Denoised, Flip, Mistake, Quarantined
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassRow:
+    """One class: images in each split, and how well it is recognised on test."""
+
+    name: str
+    train: int = 0
+    val: int = 0
+    test: int = 0
+    precision: float | None = None
+    recall: Estimate | None = None
+    f1: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SliceRow:
+    """Top-1 on the test images that share one value, such as domain = studio."""
+
+    slice: str
+    value: str
+    top1: Estimate
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """Where the images, the code and the numbers come from."""
+
+    source: str = ""
+    dataset_uri: str = ""
+    snapshot: str = ""
+    digests: Mapping[str, str] = field(default_factory=dict)
+    code_version: str = ""
+    commit: str = ""
+    seed: int | None = None
+    device: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportContent:
+    """Everything a report shows; what is left out is left out of the page.
+
+    Attributes:
+        metrics: figures on test by name (top1, top5, macro_f1, ece, brier, ...).
+        champion_metrics: the same figures of the champion on the same images.
+        differences: candidate minus champion, from the paired intervals.
+        history: one mapping per epoch: epoch, train_loss, train_top1, val_loss,
+            val_top1, learning_rate, images_per_second, seconds.
+        confusion: (k, k) counts, rows being the given label.
+        splits: images per split after splitting.
+        missing: what was absent from the source, and what was done about it.
+        reason_counts: images left out by cleaning, by reason.
+        quarantine_counts: files that could not be read, by reason.
+        commands: title and command line, in the order shown.
+    """
+
+    name: str
+    gate: GateReport
+    version: int | None = None
+    title: str = "Training report"
+    run_id: str = ""
+    date: str = ""
+    promoted: bool = False
+    metrics: Mapping[str, Estimate] = field(default_factory=dict)
+    champion_metrics: Mapping[str, Estimate] = field(default_factory=dict)
+    differences: Mapping[str, Estimate] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+    history: Sequence[Mapping[str, Any]] = ()
+    best_epoch: int | None = None
+    label_names: Sequence[str] = ()
+    confusion: NDArray[np.int64] | None = None
+    classes: Sequence[ClassRow] = ()
+    slices: Sequence[SliceRow] = ()
+    bins: Sequence[Bin] = ()
+    mistakes: Sequence[Mistake] = ()
+    flips: Sequence[Flip] = ()
+    n_images: int = 0
+    splits: Mapping[str, int] = field(default_factory=dict)
+    missing: Sequence[str] = ()
+    augmented: Sequence[Augmented] = ()
+    cleaned: Sequence[Cleaned] = ()
+    reason_counts: Mapping[str, int] = field(default_factory=dict)
+    denoised: Sequence[Denoised] = ()
+    noise_counts: Mapping[str, int] = field(default_factory=dict)
+    quarantine: Sequence[Quarantined] = ()
+    quarantine_counts: Mapping[str, int] = field(default_factory=dict)
+    contracts: Sequence[ContractReport] = ()
+    provenance: Provenance = field(default_factory=Provenance)
+    stage_seconds: Mapping[str, float] = field(default_factory=dict)
+    commands: Mapping[str, str] = field(default_factory=dict)

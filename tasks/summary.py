@@ -1,0 +1,349 @@
+"""Gather what a run's report shows: figures from its files, pictures from its snapshots."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+
+from data_contracts.dataset import USES, Array
+from data_contracts.references import ContractReport, DatasetRef
+from data_contracts.store import Dataset
+from tasks.evaluate import Evaluated
+from tasks.figures import Bin
+from tasks.gallery import Augmented, Cleaned, Denoised, Flip, Mistake, Quarantined
+from tasks.register import Registered, commit, versions_of_code
+from tasks.report import write_report
+from tasks.report_content import ClassRow, Provenance, ReportContent, SliceRow
+from tasks.split import TRAIN
+from tasks.stage import stage_task
+from tasks.train import Trained, TrainSettings
+
+SHOWN = 12
+HEADLINE = (
+    "top1 top5 macro_precision macro_recall macro_f1 balanced_accuracy brier nll ece"
+).split()
+
+
+@stage_task()
+def report_run(
+    datasets: dict[str, DatasetRef],
+    trained: Trained,
+    evaluated: Evaluated,
+    registered: Registered,
+    *,
+    settings: TrainSettings,
+    contracts: list[ContractReport],
+    seconds: dict[str, float],
+    config: dict[str, Any],
+    commands: dict[str, str],
+) -> str:
+    """Write the run's report beside it and return its path."""
+    source = Dataset(datasets["split"])
+    figures, rival = evaluated.figures, evaluated.champion_figures
+    gate = registered.gate
+    content = ReportContent(
+        name=registered.model.name,
+        version=registered.model.version,
+        gate=gate,
+        run_id=trained.run,
+        date=datetime.datetime.now().astimezone().strftime("%d %B %Y, %H:%M"),
+        promoted=registered.promoted,
+        metrics={name: getattr(figures, name) for name in HEADLINE},
+        champion_metrics={
+            name: getattr(rival, name) for name in HEADLINE if rival is not None
+        },
+        notes=notes_of(source, trained, figures.notes),
+        history=trained.history,
+        best_epoch=trained.best_epoch,
+        label_names=trained.classes,
+        confusion=np.array(figures.confusion, np.int64),
+        classes=_classes(source, trained, evaluated),
+        slices=[
+            SliceRow(slice=kind, value=row.name, top1=row.top1)
+            for kind, rows in figures.slices.items()
+            for row in rows
+        ],
+        bins=[
+            Bin(
+                low=b.low,
+                high=b.high,
+                confidence=b.confidence,
+                accuracy=b.accuracy.value,
+                n=b.accuracy.n,
+            )
+            for b in figures.reliability
+        ],
+        mistakes=_mistakes(source, trained, evaluated),
+        flips=_flips(source, trained, evaluated),
+        n_images=source.n,
+        splits=count_uses(source),
+        missing=missing_words(source),
+        augmented=_augmented(source, settings),
+        cleaned=_cleaned(source),
+        reason_counts=count_dropped(source),
+        denoised=_denoised(source, Dataset(datasets["clean"])),
+        noise_counts=_counts(source.column("noise")),
+        quarantine=_quarantined(source),
+        quarantine_counts=quarantine_counts(source),
+        contracts=contracts,
+        provenance=Provenance(
+            source=", ".join(entry["root"] for entry in source.attributes["sources"]),
+            dataset_uri=source.ref.uri,
+            snapshot=source.ref.snapshot,
+            digests={stage: ref.digest for stage, ref in datasets.items()},
+            code_version=versions_of_code()["sightline"],
+            commit=commit(),
+            seed=settings.seed,
+            device=trained.device,
+            versions=versions_of_code(),
+            settings=config,
+        ),
+        stage_seconds=seconds,
+        commands=commands,
+    )
+    path = write_report(content, Path(trained.folder) / "report.html")
+    _publish(content)
+    return str(path)
+
+
+def summarise(
+    ref: DatasetRef, trained: Trained, evaluated: Evaluated
+) -> dict[str, Any]:
+    """Return the counts, figures and notes of a run's result."""
+    source, figures = Dataset(ref), evaluated.figures
+    return {
+        "images": {"in all": source.n, **count_uses(source)},
+        "dropped": count_dropped(source),
+        "quarantine": quarantine_counts(source),
+        "metrics": {name: getattr(figures, name) for name in HEADLINE},
+        "notes": notes_of(source, trained, figures.notes) + missing_words(source),
+    }
+
+
+def _publish(content: ReportContent) -> None:
+    """Show the summary as Prefect artifacts, inside a flow run."""
+    from tasks.report import gate_table, summary_markdown
+    from tasks.stage import in_flow_run
+
+    if not in_flow_run():
+        return
+    from prefect.artifacts import create_markdown_artifact, create_table_artifact
+
+    key = "".join(c if c.isalnum() else "-" for c in content.name.lower())
+    create_markdown_artifact(summary_markdown(content), key=f"{key}-summary")
+    create_table_artifact(gate_table(content), key=f"{key}-gate")
+
+
+def notes_of(source: Dataset, trained: Trained, more: Sequence[str]) -> list[str]:
+    """Return what was handled, in sentences."""
+    attributes = source.attributes
+    found = [str(note) for note in attributes.get("notes", [])]
+    untaught: dict[str, int] = attributes.get("untaught", {})
+    found += [
+        f"Class {name} has no training image: its {count:,} images are left out."
+        for name, count in untaught.items()
+    ]
+    leaking = attributes.get("leaking_groups", 0)
+    if leaking:
+        found.append(
+            f"{leaking:,} groups of look-alikes stand in more than one given split."
+        )
+    return [*found, *trained.notes, *more]
+
+
+def count_uses(source: Dataset) -> dict[str, int]:
+    """Return the images in each split, and those not used."""
+    use = source.column("use")[source.column("present")]
+    counts = {name: int((use == code).sum()) for code, name in enumerate(USES)}
+    return counts | {"unused": int((use < 0).sum())}
+
+
+def missing_words(source: Dataset) -> list[str]:
+    """Say what the source left out, and what was done about it."""
+    columns = source.columns("label", "split", "text", "domain")
+    n = source.n
+    absent = {
+        "labels": (columns["label"] < 0, "those images are not trained on"),
+        "splits": (columns["split"] < 0, "they were divided by class and look-alikes"),
+        "texts": (columns["text"] == "", "classification does not need them"),
+        "domains": (columns["domain"] < 0, "they stand in no domain slice"),
+    }
+    return [
+        f"{int(gone.sum()):,} of {n:,} {name} are missing: {done}."
+        for name, (gone, done) in absent.items()
+        if gone.any()
+    ]
+
+
+def _counts(values: Array) -> dict[str, int]:
+    names, counts = np.unique(values.astype(str), return_counts=True)
+    return {str(name): int(n) for name, n in zip(names, counts, strict=True)}
+
+
+def count_dropped(source: Dataset) -> dict[str, int]:
+    """Return the images that cleaning dropped, by reason; files without pixels apart."""
+    columns = source.columns("keep", "reason", "ok")
+    return _counts(columns["reason"][~columns["keep"] & columns["ok"]])
+
+
+def quarantine_counts(source: Dataset) -> dict[str, int]:
+    """Return the files that could not be read, by reason."""
+    columns = source.columns("ok", "problem", "present")
+    return _counts(columns["problem"][~columns["ok"] & columns["present"]])
+
+
+def _quarantined(source: Dataset) -> list[Quarantined]:
+    columns = source.columns("ok", "problem", "present", "path", "detail")
+    rows = np.flatnonzero(~columns["ok"] & columns["present"])
+    return [
+        Quarantined(
+            path=columns["path"][row],
+            reason=columns["problem"][row],
+            detail=columns["detail"][row],
+        )
+        for row in rows
+    ]
+
+
+def _cleaned(source: Dataset) -> list[Cleaned]:
+    columns = source.columns("keep", "reason", "remark", "ok", "path", "canonical")
+    dropped = np.flatnonzero(~columns["keep"] & columns["ok"])
+    reason = columns["reason"][dropped]
+    rows = np.concatenate(
+        [np.empty(0, np.int64), *(dropped[reason == r][:SHOWN] for r in set(reason))]
+    )
+    images = source.take(rows)
+    stand_in = columns["canonical"][rows]
+    kept = source.take(stand_in)
+    return [
+        Cleaned(
+            image=images[i],
+            path=columns["path"][row],
+            reason=columns["reason"][row],
+            detail=columns["remark"][row],
+            kept=kept[i] if stand_in[i] != row else None,
+            kept_path=columns["path"][stand_in[i]] if stand_in[i] != row else "",
+        )
+        for i, row in enumerate(rows)
+    ]
+
+
+def _denoised(source: Dataset, before: Dataset) -> list[Denoised]:
+    columns = source.columns("treated", "noise", "path", "sigma", "impulse")
+    rows = np.flatnonzero(columns["treated"])[:SHOWN]
+    was, now = before.take(rows), source.take(rows)
+    words = {
+        "gaussian": lambda row: f"estimated deviation {columns['sigma'][row]:.0f}",
+        "impulse": lambda row: f"{columns['impulse'][row]:.1%} of the pixels",
+    }
+    return [
+        Denoised(
+            before=was[i],
+            after=now[i],
+            path=columns["path"][row],
+            noise=columns["noise"][row],
+            detail=words[columns["noise"][row]](row),
+        )
+        for i, row in enumerate(rows)
+    ]
+
+
+def _augmented(source: Dataset, settings: TrainSettings) -> list[Augmented]:
+    """Return views of a few training images as the compiled step makes them."""
+    import jax
+
+    from models.augment import augment
+    from tasks.train import recipe_of
+
+    columns = source.columns("use", "label")
+    train = np.flatnonzero(columns["use"] == TRAIN)
+    rows = np.sort(np.random.default_rng(settings.seed).permutation(train)[:6])
+    images, views = source.take(rows), 5
+    seen = augment(
+        np.repeat(images, views, axis=0),
+        jax.random.key(settings.seed),
+        recipe_of(settings).augment,
+    )
+    pixels = np.asarray(np.rint(np.asarray(seen) * 255), np.uint8)
+    pixels = pixels.reshape(len(rows), views, *pixels.shape[1:])
+    names = source.names("label_names")
+    return [
+        Augmented(
+            seen=pixels[i], original=images[i], label=names[columns["label"][row]]
+        )
+        for i, row in enumerate(rows)
+    ]
+
+
+def _classes(source: Dataset, trained: Trained, evaluated: Evaluated) -> list[ClassRow]:
+    columns = source.columns("use", "label")
+    names = source.names("label_names")
+    counts: Mapping[int, Array] = {
+        use: np.bincount(columns["label"][columns["use"] == use], minlength=len(names))
+        for use in range(3)
+    }
+    return [
+        ClassRow(
+            name=row.name,
+            train=int(counts[0][names.index(row.name)]),
+            val=int(counts[1][names.index(row.name)]),
+            test=int(counts[2][names.index(row.name)]),
+            precision=row.precision,
+            recall=row.recall,
+            f1=row.f1,
+        )
+        for row in evaluated.figures.per_class
+    ]
+
+
+def _answers(evaluated: Evaluated) -> dict[str, Array]:
+    store: Any = zarr.open_group(evaluated.predictions, mode="r")
+    return {name: np.asarray(store[name]) for name in store.array_keys()}
+
+
+def _mistakes(source: Dataset, trained: Trained, evaluated: Evaluated) -> list[Mistake]:
+    """Return the wrong answers that the candidate was surest of."""
+    found = _answers(evaluated)
+    answer, sure = found["probs"].argmax(axis=1), found["probs"].max(axis=1)
+    wrong = np.flatnonzero((found["labels"] >= 0) & (answer != found["labels"]))
+    worst = wrong[np.argsort(-sure[wrong], kind="stable")[: 2 * SHOWN]]
+    images, paths = source.take(found["rows"][worst]), source.column("path")
+    return [
+        Mistake(
+            image=images[i],
+            path=paths[found["rows"][k]],
+            label=trained.classes[found["labels"][k]],
+            predicted=trained.classes[answer[k]],
+            probability=float(sure[k]),
+        )
+        for i, k in enumerate(worst)
+    ]
+
+
+def _flips(source: Dataset, trained: Trained, evaluated: Evaluated) -> list[Flip]:
+    """Return test images that the candidate broke or fixed, broken ones first."""
+    found = _answers(evaluated)
+    if "champion" not in found:
+        return []
+    labels, answer = found["labels"], found["probs"].argmax(axis=1)
+    before = found["champion"].argmax(axis=1)
+    broken = np.flatnonzero((before == labels) & (answer != labels))[:SHOWN]
+    fixed = np.flatnonzero((before != labels) & (answer == labels))[:SHOWN]
+    chosen = np.concatenate([broken, fixed])
+    images, paths = source.take(found["rows"][chosen]), source.column("path")
+    return [
+        Flip(
+            image=images[i],
+            path=paths[found["rows"][k]],
+            label=trained.classes[labels[k]],
+            champion=trained.classes[before[k]],
+            candidate=trained.classes[answer[k]],
+            probability=float(found["probs"][k].max()),
+        )
+        for i, k in enumerate(chosen)
+    ]

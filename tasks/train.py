@@ -1,0 +1,368 @@
+"""Train a classifier on a split dataset, from scratch or from a champion."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+
+from data_contracts.config import Settings, digest
+from data_contracts.dataset import Array
+from data_contracts.errors import ContractError
+from data_contracts.references import DatasetRef, ModelRef, Reference
+from data_contracts.store import Dataset, storage_errors
+from models.augment import Augment
+from models.recipe import Recipe
+from tasks.inference import devices
+from tasks.progress import Progress
+from tasks.split import TRAIN, VAL
+from tasks.stage import stage_task
+
+log = logging.getLogger("sightline")
+
+VERSION = 1
+RECIPE = Recipe()
+# Share of the memory that images may take before they stream from disk instead.
+MEMORY_SHARE = 0.25
+
+
+class Preset(StrEnum):
+    """Networks that come with Sightline."""
+
+    small = "small"
+    resnet18 = "resnet18"
+
+
+class Feed(StrEnum):
+    """Where the training images wait."""
+
+    auto = "auto"
+    memory = "memory"
+    stream = "stream"
+
+
+class AugmentSettings(Settings):
+    """Random views, made on the device inside the compiled step."""
+
+    flip: float = Field(
+        RECIPE.augment.flip, ge=0, le=1, description="Chance to mirror."
+    )
+    rotate: float = Field(
+        RECIPE.augment.rotate, ge=0, le=180, description="Largest turn, degrees."
+    )
+    zoom: tuple[float, float] = Field(
+        RECIPE.augment.zoom, description="Smallest and largest side of a view, shares."
+    )
+    stretch: float = Field(
+        RECIPE.augment.stretch, ge=0, le=2, description="Largest log2 aspect change."
+    )
+    shift: float = Field(
+        RECIPE.augment.shift, ge=0, le=1, description="Largest move beyond the edge."
+    )
+    brightness: float = Field(
+        RECIPE.augment.brightness, ge=0, le=1, description="Largest change, share."
+    )
+    contrast: float = Field(
+        RECIPE.augment.contrast, ge=0, le=3, description="Largest log2 change."
+    )
+    saturation: float = Field(
+        RECIPE.augment.saturation, ge=0, le=3, description="Largest log2 change."
+    )
+    erase: float = Field(
+        RECIPE.augment.erase,
+        ge=0,
+        le=1,
+        description="Largest grey square, share of side.",
+    )
+    mixup: float = Field(
+        RECIPE.augment.mixup, ge=0, le=1, description="Chance to blend image pairs."
+    )
+    cutmix: float = Field(
+        RECIPE.augment.cutmix, ge=0, le=1, description="Chance to paste between pairs."
+    )
+    size: int | None = Field(
+        RECIPE.augment.size, ge=8, description="Side of the views; none is the image's."
+    )
+
+
+class TrainSettings(Settings):
+    """Settings of the stage `train`."""
+
+    preset: Preset = Field(Preset(RECIPE.preset), description="The network.")
+    epochs: int = Field(
+        RECIPE.epochs, ge=1, le=10_000, description="Passes over train."
+    )
+    batch_size: int = Field(RECIPE.batch_size, ge=2, description="Images in a step.")
+    learning_rate: float = Field(
+        RECIPE.learning_rate, gt=0, le=10, description="Peak of warm-up and cosine."
+    )
+    weight_decay: float = Field(
+        RECIPE.weight_decay,
+        ge=0,
+        le=10,
+        description="AdamW's, not on norms and biases.",
+    )
+    warmup: float = Field(RECIPE.warmup, ge=0, le=1, description="Share of the steps.")
+    clip: float = Field(RECIPE.clip, gt=0, description="Largest norm of a gradient.")
+    ema: float = Field(
+        RECIPE.ema, ge=0, lt=1, description="Decay of the weight average."
+    )
+    label_smoothing: float = Field(
+        RECIPE.label_smoothing, ge=0, lt=1, description="Target shared by all classes."
+    )
+    patience: int = Field(
+        15, ge=0, description="Epochs without a better validation to stop; 0 never."
+    )
+    max_minutes: float | None = Field(
+        None, gt=0, description="Start no epoch after this; none has no limit."
+    )
+    seed: int = Field(0, ge=0, description="Of weights, order and augmentation.")
+    feed: Feed = Field(
+        Feed.auto, description="Images in memory, streamed, or by what fits."
+    )
+    replay: float | None = Field(
+        None,
+        ge=0,
+        description="In an update: old images per new one; none takes all of them.",
+    )
+    augment: AugmentSettings = Field(AugmentSettings(), description="Random views.")
+
+
+class Trained(Reference):
+    """A finished training run."""
+
+    run: str
+    folder: str
+    classes: list[str]
+    best_epoch: int
+    epochs_run: int
+    stopped_early: bool
+    images_per_second: float
+    device: str
+    notes: list[str]
+
+    @property
+    def model(self) -> Path:
+        """Folder of the weights."""
+        return Path(self.folder) / "model"
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """One record an epoch."""
+        text = (Path(self.folder) / "metrics.jsonl").read_text()
+        return [json.loads(line) for line in text.splitlines()]
+
+
+def pick_rows(dataset: Dataset, *, replay: float | None, seed: int) -> Array:
+    """Return the rows to train on, sorted: all new ones, and old ones by `replay`.
+
+    Old images are picked in rounds over the classes, so that rare classes stay whole.
+    """
+    columns = dataset.columns("use", "era", "label")
+    train = np.flatnonzero(columns["use"] == TRAIN)
+    new = columns["era"][train] == columns["era"].max()
+    if replay is None or new.all():
+        return train
+    old = train[~new]
+    shuffled = np.random.default_rng((seed, 11)).permutation(old)
+    order = np.argsort(columns["label"][shuffled], kind="stable")
+    label = columns["label"][shuffled][order]
+    _, start, size = np.unique(label, return_index=True, return_counts=True)
+    turn = np.arange(len(label)) - np.repeat(start, size)
+    chosen = order[np.argsort(turn, kind="stable")[: round(replay * new.sum())]]
+    return np.sort(np.concatenate([train[new], shuffled[chosen]]))
+
+
+def class_ids(dataset: Dataset, rows: Array, *, known: list[str]) -> list[int]:
+    """Return the label ids of the classes: those of the start model, then new ones."""
+    names = dataset.names("label_names")
+    taught = [int(label) for label in np.unique(dataset.column("label")[rows])]
+    old = [names.index(name) for name in known if name in names]
+    return [*old, *(label for label in taught if label not in old)]
+
+
+def class_of_rows(dataset: Dataset, ids: list[int]) -> Array:
+    """Return the class of every row, -1 for labels that are no class, int32 (n,)."""
+    table = np.full(len(dataset.names("label_names")) + 1, -1, np.int32)
+    table[ids] = np.arange(len(ids))
+    return table[dataset.column("label")]
+
+
+def channel_statistics(
+    dataset: Dataset, rows: Array
+) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """Return mean and standard deviation of each channel of `rows`, in 0..1."""
+    total, squares, count = np.zeros(3), np.zeros(3), 0
+    for start in range(0, len(rows), dataset.chunk):
+        pixels = dataset.take(rows[start : start + dataset.chunk]).reshape(-1, 3)
+        for channel in range(3):
+            levels = np.bincount(pixels[:, channel], minlength=256)
+            total[channel] += levels @ np.arange(256)
+            squares[channel] += levels @ np.arange(256) ** 2
+        count += len(pixels)
+    mean = total / count
+    std = np.sqrt(np.maximum(squares / count - mean**2, 1.0))
+    return _triple(mean / 255), _triple(std / 255)
+
+
+def _triple(values: Array) -> tuple[float, float, float]:
+    red, green, blue = (float(value) for value in values)
+    return red, green, blue
+
+
+@stage_task()
+def train_model(
+    source: DatasetRef,
+    settings: TrainSettings,
+    *,
+    name: str,
+    runs: str,
+    start: ModelRef | None = None,
+) -> Trained:
+    """Train on `source`, or go on with the run that was interrupted.
+
+    Args:
+        source: A dataset after the stage `split`.
+        settings: How to train.
+        name: Name of the model; the run's name starts with it.
+        runs: Folder of all runs.
+        start: Version to start from; its classes stay the first.
+
+    Raises:
+        ContractError: There are not two classes with training images.
+    """
+    run = f"{name}-{_run_digest(source, settings, start)}"
+    folder = Path(runs) / run
+    finished = folder / "trained.json"
+    if finished.exists():
+        log.info("train     already done (%s)", run)
+        return Trained.model_validate_json(finished.read_text())
+    with storage_errors(str(folder)):
+        folder.mkdir(parents=True, exist_ok=True)
+        trained = _train(source, settings, folder, start)
+        aside = finished.with_suffix(".tmp")
+        aside.write_text(trained.model_dump_json(indent=1))
+        os.replace(aside, finished)
+    return trained
+
+
+def _run_digest(
+    source: DatasetRef, settings: TrainSettings, start: ModelRef | None
+) -> str:
+    begin = None
+    if start is not None:
+        manifest = json.loads((Path(start.uri) / "manifest.json").read_text())
+        begin = manifest["run"]
+    return digest(source.digest, settings, VERSION, begin)[:12]
+
+
+def _train(
+    source: DatasetRef, settings: TrainSettings, folder: Path, start: ModelRef | None
+) -> Trained:
+    mesh = devices()
+    import jax
+
+    from models.backbones import create_model
+    from models.checkpoint import load_model, save_model
+    from models.feed import BatchSource
+    from models.fit import FitSettings, fit
+
+    dataset = Dataset(source)
+    begin = load_model(Path(start.uri) / "model") if start else None
+    rows = pick_rows(
+        dataset, replay=settings.replay if start else None, seed=settings.seed
+    )
+    ids = class_ids(dataset, rows, known=begin[2]["classes"] if begin else [])
+    if len(ids) < 2:
+        raise ContractError(
+            f"Training needs images of at least two classes; {source.uri} has"
+            f" {len(ids)} after cleaning and splitting."
+        )
+    classes = class_of_rows(dataset, ids)
+    val = np.flatnonzero((dataset.column("use") == VAL) & (classes >= 0))
+    mean, std = (
+        (begin[2]["mean"], begin[2]["std"])
+        if begin
+        else channel_statistics(dataset, rows)
+    )
+    size = dataset.image_size
+    model = create_model(
+        settings.preset, num_classes=len(ids), image_size=size, seed=settings.seed
+    )
+    log.info(
+        "train     %s images, %s classes, %s", f"{len(rows):,}", len(ids), folder.name
+    )
+    with Progress("train", total=settings.epochs * len(rows), unit="images") as bar:
+        result = fit(
+            model,
+            BatchSource(
+                labels=classes,
+                train_rows=rows,
+                val_rows=val,
+                read=dataset.take,
+                chunk=dataset.chunk,
+                resident=_fits(len(rows), size, settings.feed),
+            ),
+            recipe=recipe_of(settings),
+            settings=FitSettings(
+                seed=settings.seed,
+                patience=settings.patience,
+                max_minutes=settings.max_minutes,
+            ),
+            mean=mean,
+            std=std,
+            run_dir=folder,
+            mesh=mesh,
+            init=begin[:2] if begin else None,
+            on_progress=bar.reach,
+        )
+    names = dataset.names("label_names")
+    meta = {
+        "preset": str(settings.preset),
+        "classes": [names[label] for label in ids],
+        "image_size": size,
+        "mean": mean,
+        "std": std,
+        "ingest": dataset.attributes["ingest"],
+        "denoise": _settings_of(dataset, "denoise"),
+    }
+    save_model(folder / "model", result.params, result.stats, meta=meta)
+    return Trained(
+        run=folder.name,
+        folder=str(folder),
+        classes=meta["classes"],
+        best_epoch=result.best_epoch,
+        epochs_run=result.epochs_run,
+        stopped_early=result.stopped_early,
+        images_per_second=result.images_per_second,
+        device=f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        notes=list(result.notes),
+    )
+
+
+def recipe_of(settings: TrainSettings) -> Recipe:
+    """Return the recipe that the settings ask for."""
+    known = {field.name for field in dataclasses.fields(Recipe)} - {"augment"}
+    values = {name: getattr(settings, name) for name in known}
+    return Recipe(augment=Augment(**settings.augment.model_dump()), **values)
+
+
+def _settings_of(dataset: Dataset, stage: str) -> dict[str, Any] | None:
+    lineage = dataset.attributes["lineage"]
+    found = [entry["settings"] for entry in lineage if entry["stage"] == stage]
+    return found[-1] if found else None
+
+
+def _fits(n: int, size: int, feed: Feed) -> bool:
+    """Whether `n` images of side `size` wait in memory."""
+    if feed != Feed.auto:
+        return feed == Feed.memory
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return n * size * size * 3 < MEMORY_SHARE * memory

@@ -1,0 +1,146 @@
+"""Tables that keep every shipped contract, ways to break them, and a rule alone."""
+
+from functools import cache
+
+import numpy as np
+import pandas as pd
+
+from data_contracts.contracts import load_contract
+from data_contracts.verdicts import check_table
+
+STAGES = ("ingested", "cleaned", "split", "predictions")
+N = 120
+LABELS = ["apple", "bread", "cheese"]
+
+
+def good_table():
+    """One table that keeps every promise of the three dataset stages."""
+    row = np.arange(N)
+    frame = pd.DataFrame(
+        {
+            "path": [f"{LABELS[i % 3]}/{i}.jpg" for i in row],
+            "source": "shop",
+            "era": 0,
+            "ok": True,
+            "problem": "",
+            "sha256": [f"{i:064x}" for i in row],
+            "width": 640,
+            "height": 480,
+            "bytes": 30_000 + row,
+            "kind": "jpeg",
+            "label": [LABELS[i % 3] for i in row],
+            "coarse": None,
+            "split": None,
+            "domain": None,
+            "mean": 100.0 + row,
+            "std": 40.0,
+            "sharpness": 300.0,
+            "sigma": 1.5,
+            "impulse": 0.0,
+            "keep": True,
+            "reason": "",
+            "group": row,
+            "noise": "none",
+            "use": np.where(row < 54, "train", np.where(row < 60, "val", "test")),
+        }
+    )
+    frame.loc[0, ["ok", "keep", "use"]] = [False, False, "unused"]
+    frame.loc[0, ["problem", "reason", "kind"]] = ["truncated", "undecodable", ""]
+    frame.loc[0, ["width", "height", "bytes"]] = 0
+    frame.loc[0, ["mean", "std", "sharpness", "sigma"]] = np.nan
+    return frame
+
+
+def good_predictions():
+    row = np.arange(N)
+    return pd.DataFrame(
+        {
+            "path": [f"{i}.jpg" for i in row],
+            "label": [LABELS[i % 3] for i in row],
+            "predicted": [LABELS[i % 2] for i in row],
+            "probability": 0.8,
+            "top5": "|".join(LABELS),
+            "nll": 0.2,
+            "version": 1,
+            "split": "test",
+        }
+    )
+
+
+def good(stage):
+    return good_predictions() if stage == "predictions" else good_table()
+
+
+def good_arrays(stage):
+    rng = np.random.default_rng(0)
+    if stage == "predictions":
+        probs = rng.random((N, 3), np.float32)
+        return {"probs": probs / probs.sum(axis=1, keepdims=True)}
+    table = good_table()
+    return {
+        "images": rng.integers(0, 256, (N, 4, 4, 3)).astype(np.uint8),
+        "phash": np.arange(N, dtype=np.uint64),
+        "label": (np.arange(N) % 3).astype(np.int32),
+        "keep": table["keep"].to_numpy(bool),
+        "group": np.arange(N),
+        "use": table["use"]
+        .map({"train": 0, "val": 1, "test": 2, "unused": -1})
+        .to_numpy()
+        .astype(np.int8),
+    }
+
+
+PARAMETERS = {"predictions": {"rows": N, "label_names": LABELS}}
+
+
+def put(column, value, rows=(7,)):
+    """Return a change that writes `value` into `column` of `rows`."""
+
+    def change(frame):
+        if isinstance(value, str | None) or column in ("ok", "keep"):
+            frame[column] = frame[column].astype(object)
+        frame.loc[list(rows), column] = value
+
+    return change
+
+
+def drop(column):
+    return lambda frame: frame.pop(column)
+
+
+def both(*changes):
+    def change(frame):
+        for one in changes:
+            one(frame)
+
+    return change
+
+
+def repeat(column):
+    """Return a change that gives row 8 the value of row 7."""
+
+    def change(frame):
+        frame.loc[8, column] = frame.loc[7, column]
+
+    return change
+
+
+def add_row(frame):
+    frame.loc[len(frame)] = frame.loc[7].replace({"7.jpg": "extra.jpg"})
+
+
+@cache
+def shipped_contract(stage):
+    return load_contract(stage)
+
+
+def one_rule(stage, name):
+    contract = shipped_contract(stage)
+    rules = [rule for rule in contract.rules if rule.name == name]
+    return contract.model_copy(update={"rules": rules, "arrays": []})
+
+
+def check_one(stage, name, frame, **parameters):
+    values = PARAMETERS.get(stage, {}) | parameters
+    report = check_table(one_rule(stage, name), frame, parameters=values)
+    return report.rules[0]
