@@ -1,10 +1,10 @@
 # `make demo` shows what Sightline does; `make test` checks that it does it.
 # Both set themselves up and need only Python 3.11 or newer and make.
 
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PYTHON ?= $(shell command -v python3.11 || command -v python3 2>/dev/null)
 VENV := .venv
 BIN := $(VENV)/bin
-UV := $(shell command -v uv)
+UV := $(shell command -v uv 2>/dev/null)
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .PHONY: demo test check format install install-dev lock clean

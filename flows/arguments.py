@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -85,7 +86,7 @@ def _option_problem(token: str, known: Mapping[str, Setting]) -> str:
 
 
 def _word_problem(token: str, known: Mapping[str, Setting], verb: str) -> str:
-    looks_like_path = "/" in token or "." in token or Path(token).exists()
+    looks_like_path = "/" in token or "." in token or os.path.exists(token)
     hint = ""
     if looks_like_path and "data" in known:
         hint = f"; did you mean data={token}?"

@@ -24,7 +24,7 @@ def read_yaml(
     except yaml.YAMLError as error:
         problems.append(_yaml_problem(path, error))
         return {}
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
         problems.append(f"config='{path}' cannot be read: {reason}")
         return {}

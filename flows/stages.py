@@ -18,7 +18,14 @@ from tasks.evaluation import EvaluateSettings
 from tasks.gate import GateSettings
 from tasks.ingest import IngestSettings, ingest_dataset
 from tasks.listing import SourceSettings
-from tasks.register import next_version, register_model, rival_of
+from tasks.register import (
+    find_result,
+    judged_run,
+    keep_result,
+    next_version,
+    register_model,
+    rival_of,
+)
 from tasks.split import SplitSettings, split_dataset
 from tasks.summary import report_run, summarise
 from tasks.train import TrainSettings, train_model
@@ -111,13 +118,17 @@ def learn(
     runs = str(workspace.runs_root())
     with clock.stage("train"):
         trained = train_model(source, settings.train, name=name, runs=runs, start=start)
-    champion = rival_of(models, name, run=trained.run)
+    run = judged_run(trained, settings.evaluate, settings.gate)
+    before = find_result(trained, run)
+    if before is not None:
+        return RunResult.model_validate_json(before)
+    champion = rival_of(models, name, run=run)
     with clock.stage("evaluate"):
         evaluated = evaluate_model(
             source, trained, settings.evaluate, champion=champion
         )
     with clock.stage("validate"):
-        version = next_version(models, name, run=trained.run)
+        version = next_version(models, name, run=run)
         found = validate_predictions(source, trained, evaluated, version=version)
     contracts = [*contracts, found]
     with clock.stage("gate"):
@@ -126,6 +137,7 @@ def learn(
             trained,
             evaluated,
             settings.gate,
+            run=run,
             name=name,
             models=models,
             champion=champion,
@@ -144,9 +156,8 @@ def learn(
             config=config,
             commands=commands,
         )
-    summary = summarise(source, trained, evaluated)
-    return RunResult(
-        run=trained.run,
+    result = RunResult(
+        run=run,
         verdict=registered.gate.verdict,
         promoted=registered.promoted,
         model=registered.model,
@@ -155,5 +166,7 @@ def learn(
         contracts=contracts,
         seconds=clock.seconds,
         report=report,
-        **summary,
+        **summarise(source, trained, evaluated),
     )
+    keep_result(trained, run, result.model_dump_json(indent=1))
+    return result

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import shlex
 from typing import Any
 
 from prefect import flow
 from pydantic import Field
 
+from data_contracts.config import Settings
 from data_contracts.references import DatasetRef
 from flows import workspace
 from flows.result import Clock, RunResult
@@ -91,7 +93,7 @@ def run_stages(config: TrainConfig) -> RunResult:
         name=config.name,
         clock=clock,
         config=config.model_dump(mode="json"),
-        commands=commands(config),
+        commands=commands("train", config),
     )
 
 
@@ -101,15 +103,16 @@ def _settled(name: str, uri: str) -> DatasetRef | None:
     return used if used is not None and used.uri == uri else None
 
 
-def commands(config: TrainConfig) -> dict[str, str]:
-    """Return the command lines to show in the report."""
-    changed = config.model_dump(mode="json", exclude_defaults=True)
-    words = [f"{key}={value}" for key, value in flat(changed).items()]
+def commands(verb: str, config: Settings) -> dict[str, str]:
+    """Return the command lines to show in the report of a run."""
+    changed = flat(config.model_dump(mode="json", exclude_defaults=True))
+    words = shlex.join(f"{key}={value}" for key, value in changed.items())
+    name = f"name={changed['name']}"
     return {
-        "Run this again": f"sightline train {' '.join(words)}",
-        "Label new images": f"sightline predict name={config.name} data=FOLDER",
-        "Teach it new images": f"sightline update name={config.name} data=FOLDER",
-        "Go back to the last champion": f"sightline models rollback name={config.name}",
+        "Run this again": f"sightline {verb} {words}",
+        "Label new images": f"sightline predict {name} data=FOLDER",
+        "Teach it new images": f"sightline update {name} data=FOLDER",
+        "Go back to the last champion": f"sightline models rollback {name}",
     }
 
 

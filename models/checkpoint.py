@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import logging
 import re
 import shutil
 from collections.abc import Iterator
@@ -128,7 +129,7 @@ def _save_tree(folder: Path, tree: Any, memory: dict[str, Any]) -> None:
 
     host = jax.tree.map(np.asarray, jax.device_get(tree))
     try:
-        with ocp.StandardCheckpointer() as checkpointer:
+        with _quiet(), ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save(folder.absolute() / "arrays", host)
     except ValueError as error:  # what TensorStore makes of a full disk
         if "No space left" not in str(error):
@@ -156,7 +157,7 @@ def _load_tree(folder: Path, abstract: Any) -> tuple[Any, dict[str, Any]]:
         )
     like = None if abstract is None else jax.tree.map(_on_host, abstract)
     try:
-        with ocp.StandardCheckpointer() as checkpointer:
+        with _quiet(), ocp.StandardCheckpointer() as checkpointer:
             tree = checkpointer.restore(folder.absolute() / "arrays", like)
     except Exception as error:  # Orbax raises many kinds for a damaged file
         text = str(error).strip().splitlines()[:1]
@@ -170,6 +171,17 @@ def _load_tree(folder: Path, abstract: Any) -> tuple[Any, dict[str, Any]]:
 
 def _shapes(tree: Any) -> list[Any]:
     return [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(tree)]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Orbax from logging the errors that we raise."""
+    log = logging.getLogger("absl")
+    before, log.disabled = log.disabled, True
+    try:
+        yield
+    finally:
+        log.disabled = before
 
 
 def _on_host(leaf: Any) -> Any:

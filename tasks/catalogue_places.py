@@ -54,6 +54,9 @@ def _clouds(dice: Dice, name: str, side: int, *, cells: tuple[int, ...]) -> Arra
     return total
 
 
+_LAMPLIGHT = np.array([0.55, 0.40, 0.20], np.float32)
+
+
 def draw_places(rows: Plan, dice: Dice, side: int, *, base: Array) -> Array:
     """Return what is behind and below products at height `base`, (b, side, side, 3)."""
     out = np.empty((len(rows.rows), side, side, 3), np.float32)
@@ -157,7 +160,8 @@ def _street(dice: Dice, side: int, base: Array) -> Array:
     wall_rgb = (wall * (1 + 0.22 * rough))[..., None] * (
         _WALL_COLOURS[wall_kind] * tint
     )[:, None, None, :]
-    wall_rgb = _crowd(wall_rgb, dice, x, y)
+    people, gap = _crowd(dice, side)
+    wall_rgb = wall_rgb * gap + people
     focus = draw("focus", 0.0, 1.0)[..., None]
     wall_rgb = wall_rgb * focus + blur(wall_rgb, 0.05) * (1 - focus)
     floor_kind = dice.pick("floor.kind", (3, 3, 2, 2))
@@ -187,30 +191,34 @@ def muted(dice: Dice, name: str) -> Array:
     return np.asarray(np.clip(grey + tint, 0.02, 1) ** 2)
 
 
-def _crowd(place: Array, dice: Dice, x: Array, y: Array) -> Array:
-    """Add soft people, signs and lights to a place."""
-    for number in range(6):
-        name = f"crowd.{number}"
+def _crowd(dice: Dice, side: int) -> tuple[Array, Array]:
+    """Draw soft people, signs and lights: their light, and the share they let pass.
 
-        def draw(part: str, low: float, high: float, name: str = name) -> Array:
-            return np.asarray(dice.between(f"{name}.{part}", low, high)[:, None, None])
+    They are out of focus, so half the resolution does.
+    """
+    half = side // 2
+    x, y = pixel_grid(half)
+    layer = np.zeros((len(dice.rows), 4, half, half), np.float32)
+    layer[:, 3] = 1
 
-        rgb = muted(dice, f"{name}.rgb")
-        wide, tall = draw("wide", 0.07, 0.4), draw("tall", 0.15, 0.7)
-        dx = np.abs(x - draw("x", -1.1, 1.1)) / wide
-        dy = np.abs(y - draw("y", -0.3, 1.0)) / tall
+    def draw(name: str, low: float, high: float) -> Array:
+        return np.asarray(dice.between(name, low, high)[:, None, None])
+
+    for name in (f"crowd.{number}" for number in range(6)):
+        dx = (x - draw(f"{name}.x", -1.1, 1.1)) / draw(f"{name}.wide", 0.07, 0.4)
+        dy = (y - draw(f"{name}.y", -0.3, 1.0)) / draw(f"{name}.tall", 0.15, 0.7)
         dx, dy = dx * dx, dy * dy
-        boxy = draw("round", 0, 1) < 0.5
+        boxy = draw(f"{name}.boxy", 0, 1) < 0.5
         far = np.where(boxy, dx * dx * dx + dy * dy * dy, dx + dy) - 1
-        here = 1 / (1 + np.exp(np.clip(draw("soft", 1.5, 9.0) * far, -30, 30)))
-        here *= draw("there", 0, 1) < 0.6
-        place = place + (rgb[:, None, None, :] - place) * here[..., None]
-    for number in range(5):
-        name = f"lamp.{number}"
+        far = np.clip(draw(f"{name}.soft", 1.5, 9.0) * far, -30, 30)
+        here = (draw(f"{name}.there", 0, 1) < 0.6) / (1 + np.exp(far))
+        layer *= (1 - here)[:, None]
+        layer[:, :3] += muted(dice, f"{name}.rgb")[:, :, None, None] * here[:, None]
+    for name in (f"lamp.{number}" for number in range(5)):
         at = dice.between(name, -1.0, 1.0, shape=(4,))[:, :, None, None]
-        radius = 0.08 + 0.05 * at[:, 2]
         ring = np.hypot(x - at[:, 0], y - 0.45 - 0.5 * at[:, 1])
-        glow = np.clip((radius - ring) * 22, 0, 1) * (at[:, 3] > 0.1)
-        warm = np.array([0.55, 0.40, 0.20], np.float32)
-        place = place + glow[..., None] * warm
-    return place
+        glow = np.clip((0.08 + 0.05 * at[:, 2] - ring) * 22, 0, 1) * (at[:, 3] > 0.1)
+        layer[:, :3] += glow[:, None] * _LAMPLIGHT[:, None, None]
+    up = _stretch(half, side)
+    layer = np.moveaxis(up @ layer @ up.T, 1, -1)
+    return layer[..., :3], layer[..., 3:]

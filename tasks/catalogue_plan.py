@@ -227,7 +227,7 @@ def _attributes(settings: CatalogueSettings, rows: Array) -> dict[str, Array]:
         "size": np.where(
             domain == 0,
             dice.between("size.studio", 0.62, 0.84),
-            dice.between("size.street", 0.42, 0.74),
+            dice.between("size.street", 0.48, 0.78),
         ),
         "occluded": _even(settings, rows, "occluders") < settings.occluders,
         "sensor": np.where(

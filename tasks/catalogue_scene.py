@@ -74,7 +74,7 @@ def _add_fragments(
     """Put parts of other products, out of focus, at the edges of street pictures."""
     dice = Dice(settings.seed, rows.source)
     chance = np.where(rows.domain == 1, dice.between("fragment", 0, 1), 1.0)
-    at = np.flatnonzero(chance < 0.65)
+    at = np.flatnonzero(chance < 0.5)
     if not len(at):
         return place
     other = Dice(settings.seed ^ 0x5F5F5F, rows.source[at])

@@ -58,8 +58,9 @@ def draw_products(
             light[members],
             pose=(centre[members], turn[members]),
         )
-    parts = [canvas[:, i::_FINE, j::_FINE] for i in range(_FINE) for j in range(_FINE)]
-    return np.asarray(sum(parts[1:], parts[0]) / np.float32(len(parts)))
+    lines = canvas.reshape(len(canvas), side, _FINE, side * _FINE * 4).sum(2)
+    pixels = lines.reshape(len(canvas), side, side, _FINE, 4).sum(3)
+    return np.asarray(pixels * np.float32(1 / _FINE**2))
 
 
 def _draw_group(
@@ -98,9 +99,10 @@ def _draw_group(
         i, buffer.surface[seen], nx * c - ny * s, ny * c + nx * s,
         buffer.u[seen], buffer.v[seen],
     )  # fmt: skip
-    at = (members[i], py[i, y], px[i, x])
-    canvas[(*at, slice(0, 3))] = _shade(points, rows, dice, light)
-    canvas[(*at, 3)] = 1.0
+    at = (members[i] * fine + py[i, y]) * fine + px[i, x]
+    shaded = np.ones((len(at), 4), np.float32)
+    shaded[:, :3] = _shade(points, rows, dice, light)
+    canvas.reshape(-1, 4)[at] = shaded
 
 
 @dataclass(frozen=True)

@@ -20,18 +20,18 @@ MOST_NEIGHBOURS = 4096
 
 def exact_pairs(sha256: Array, rows: Array) -> Array:
     """Return pairs (first, later) of `rows` whose files are the same bytes, (m, 2)."""
-    keys, index, inverse = np.unique(
+    _, index, inverse = np.unique(
         sha256[rows].astype(str), return_index=True, return_inverse=True
     )
     first = rows[index[inverse]]
-    return np.stack([first, rows], axis=1)[first != rows]
+    return np.asarray(np.stack([first, rows], axis=1)[first != rows])
 
 
 def near_pairs(phash: Array, rows: Array, *, distance: int) -> Array:
     """Return pairs of `rows` whose hashes differ in at most `distance` bits, (m, 2).
 
-    Two 64-bit hashes at most 3 bits apart agree in one of four 16-bit bands, so only rows
-    that share a band are compared (the pigeonhole argument of Manku et al. 2007).
+    Two 64-bit hashes at most 3 bits apart agree in one of four 16-bit bands, so only
+    rows that share a band are compared (the pigeonhole of Manku et al. 2007).
     """
     found = [np.empty((0, 2), np.int64)]
     hashes = phash[rows].astype(np.uint64)
@@ -68,7 +68,7 @@ def same_colours(
     thumbnails = np.concatenate([thumbnail(read(block)) for block in blocks])
     left, right = (thumbnails[np.searchsorted(rows, side)] for side in pairs.T)
     worst = np.abs(left - right).mean(axis=3).max(axis=(1, 2))
-    return pairs[worst <= tolerance]
+    return np.asarray(pairs[worst <= tolerance])
 
 
 def thumbnail(images: Array) -> Array:

@@ -68,7 +68,7 @@ class Predictor:
     def __call__(self, images: Array) -> Floats:
         """Return the probabilities (n, k) of images (n, h, w, 3), uint8.
 
-        Images of another size are resized, as when an older model meets a newer dataset.
+        Images of another size are resized, as for an older model on a newer dataset.
         """
         images = fitted(images, size=int(self.meta["image_size"]))
         parts = [
@@ -78,7 +78,7 @@ class Predictor:
         return np.concatenate([np.empty((0, len(self.classes)), np.float32), *parts])
 
     def _batch(self, images: Array) -> Floats:
-        padded = np.resize(images, (BATCH,) + images.shape[1:])  # noqa: RUF005
+        padded = images[np.resize(np.arange(len(images)), BATCH)]
         logits = np.asarray(self._predict(self._params, self._stats, padded))
         return softmax(logits[: len(images)])
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +13,22 @@ import zarr
 from pydantic import Field
 
 from data_contracts.config import Settings, digest
-from data_contracts.dataset import COLUMNS, SPLITS, Array, chunk_rows
+from data_contracts.dataset import Array, chunk_rows
 from data_contracts.references import DatasetRef
 from data_contracts.store import Dataset
+from tasks.annotate import (
+    Plan,
+    annotation_columns,
+    box_columns,
+    column_dtype,
+    grow_names,
+    plan_rows,
+    tag_columns,
+)
 from tasks.decode import DecodeSettings, Problem, decode_image
+from tasks.listing import Listing, SourceSettings
 from tasks.parallel import Span, map_spans, spans
 from tasks.pixels import noise, perceptual_hash, statistics
-from tasks.listing import Listing, SourceSettings
 from tasks.sources import list_source
 from tasks.stage import (
     Build,
@@ -77,7 +84,8 @@ def ingest_files(
     pixels: Any = group["images"]
     pixels[span[0] : span[1]] = images
     columns: dict[str, Array] = {
-        name: np.array([row[name] for row in rows], _dtype(name)) for name in rows[0]
+        name: np.array([row[name] for row in rows], column_dtype(name))
+        for name in rows[0]
     }
     sigma, impulse = noise(images)
     figures: dict[str, Array] = {
@@ -123,61 +131,6 @@ def _read_item(
     }
 
 
-def _dtype(name: str) -> Any:
-    dtype = COLUMNS[name].dtype
-    return object if dtype == "str" else dtype
-
-
-def extend_names(names: Sequence[str], more: Sequence[str]) -> list[str]:
-    """Append the names that are new; the ids of the others stay."""
-    known = set(names)
-    return [*names, *(name for name in dict.fromkeys(more) if name not in known)]
-
-
-def encode(values: Sequence[str | None], names: Sequence[str]) -> Array:
-    """Return the position of each value in `names`, -1 for None."""
-    position = {name: index for index, name in enumerate(names)}
-    return np.array(
-        [-1 if value is None else position[value] for value in values], np.int32
-    )
-
-
-def ragged(rows: Array, *values: Array, n: int) -> tuple[Array, ...]:
-    """Order `values` by their row; return them and the n + 1 offsets."""
-    order = np.argsort(rows, kind="stable")
-    offsets = np.zeros(n + 1, np.int64)
-    np.cumsum(np.bincount(rows, minlength=n), out=offsets[1:])
-    return (*(value[order] for value in values), offsets)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Which rows exist, which are new, and which the source no longer holds."""
-
-    row_of: Array  # row of each listed item
-    new: Array  # positions in the listing that need decoding, in row order
-    gone: Array  # rows of this source that are not listed any more
-    source: int  # position in the attribute `sources`
-    first: int  # the first new row
-
-
-def plan_rows(listing: Listing, before: Dataset | None, *, source: int) -> Plan:
-    """Match the listing with the rows of an earlier snapshot by path and stamp."""
-    n, known = (before.n, _known(before, source)) if before else (0, {})
-    keys = list(zip(listing.path, listing.stamp, strict=True))
-    row_of = np.array([known.get(key, -1) for key in keys], np.int64)
-    new = np.flatnonzero(row_of < 0)
-    row_of[new] = n + np.arange(len(new))
-    gone = np.setdiff1d(np.array(list(known.values()), np.int64), row_of)
-    return Plan(row_of, new, gone, source, n)
-
-
-def _known(before: Dataset, source: int) -> dict[tuple[str, str], int]:
-    columns = before.columns("path", "stamp", "source")
-    rows = np.flatnonzero(columns["source"] == source)
-    return {(columns["path"][r], columns["stamp"][r]): int(r) for r in rows}
-
-
 def ingest(
     build: Build,
     listing: Listing,
@@ -210,8 +163,10 @@ def ingest(
         session=build.session,
         label="ingest",
     )
-    names = _names(listing, attributes)
-    columns = _measured(parts, before) | _annotation(listing, plan, before, names, n)
+    names = grow_names(listing, attributes)
+    columns = _measured(parts, before) | annotation_columns(
+        listing, plan, before, names, n
+    )
     columns |= {
         "path": _appended("path", np.array(listing.path, object)[plan.new], before),
         "source": _appended("source", np.full(len(plan.new), source), before),
@@ -219,8 +174,8 @@ def ingest(
         "present": _present(plan, before, n),
         "settled": _settled(settled, n),
     }
-    columns |= _boxes(listing, plan, before, names, columns, n)
-    columns |= _tags(listing, plan, before, names, n)
+    columns |= box_columns(listing, plan, before, names, columns, n)
+    columns |= tag_columns(listing, plan, before, names, n)
     build.writer.write(**columns)
     entry = {"root": root, "kind": listing.kind, "fingerprint": fingerprint}
     build.writer.annotate(
@@ -232,37 +187,15 @@ def ingest(
     )
 
 
-def _names(listing: Listing, attributes: dict[str, Any]) -> dict[str, list[str]]:
-    """Return the lists of names, grown by what the listing brings."""
-
-    def grown(kind: str, values: Sequence[str]) -> list[str]:
-        return extend_names(attributes.get(kind, []), values)
-
-    def seen(values: Sequence[str | None]) -> list[str]:
-        return sorted({value for value in values if value is not None})
-
-    return {
-        "label_names": grown("label_names", listing.label_names),
-        "coarse_names": grown("coarse_names", seen(listing.coarse)),
-        "domain_names": grown("domain_names", seen(listing.domain)),
-        "tag_names": grown(
-            "tag_names", sorted({t for tags in listing.tags for t in tags})
-        ),
-        "box_names": grown(
-            "box_names", sorted({box[4] for boxes in listing.boxes for box in boxes})
-        ),
-    }
-
-
 def _appended(name: str, values: Array, before: Dataset | None) -> Array:
-    values = values.astype(_dtype(name))
+    values = values.astype(column_dtype(name))
     return np.concatenate([before.column(name), values]) if before else values
 
 
 def _measured(
     parts: list[dict[str, Array]], before: Dataset | None
 ) -> dict[str, Array]:
-    empty = {name: [np.empty(0, _dtype(name))] for name in MEASURED}
+    empty = {name: [np.empty(0, column_dtype(name))] for name in MEASURED}
     return {
         name: _appended(
             name,
@@ -271,32 +204,6 @@ def _measured(
         )
         for name in MEASURED
     }
-
-
-def _annotation(
-    listing: Listing,
-    plan: Plan,
-    before: Dataset | None,
-    names: dict[str, list[str]],
-    n: int,
-) -> dict[str, Array]:
-    """Return the columns that the listing says, for all rows."""
-    given = {
-        "label": encode(listing.label, names["label_names"]),
-        "coarse": encode(listing.coarse, names["coarse_names"]),
-        "domain": encode(listing.domain, names["domain_names"]),
-        "split": encode(listing.split, SPLITS),
-        "text": np.array([text or "" for text in listing.text], object),
-        "stamp": np.array(listing.stamp, object),
-    }
-    columns = {}
-    for name, values in given.items():
-        column = np.full(n, COLUMNS[name].fill, _dtype(name))
-        if before:
-            column[: plan.first] = before.column(name)
-        column[plan.row_of] = values
-        columns[name] = column
-    return columns
 
 
 def _present(plan: Plan, before: Dataset | None, n: int) -> Array:
@@ -314,71 +221,6 @@ def _settled(settled: DatasetRef | None, n: int) -> Array:
         champion = Dataset(settled).column("use")[:n]
         use[: len(champion)] = champion
     return use
-
-
-def _kept_rows(before: Dataset, offsets: str, plan: Plan) -> tuple[Array, Array]:
-    """Return which ragged values of other sources stay, and the row of each."""
-    rows = np.repeat(np.arange(before.n), np.diff(before.column(offsets)))
-    stays = ~np.isin(rows, plan.row_of)
-    return stays, rows[stays]
-
-
-def _boxes(
-    listing: Listing,
-    plan: Plan,
-    before: Dataset | None,
-    names: dict[str, list[str]],
-    columns: dict[str, Array],
-    n: int,
-) -> dict[str, Array]:
-    """Return the boxes of all rows, as fractions of the upright original."""
-    found = [
-        (
-            int(plan.row_of[item]),
-            *listing.box_fractions(
-                item,
-                width=max(1, int(columns["width"][plan.row_of[item]])),
-                height=max(1, int(columns["height"][plan.row_of[item]])),
-            ),
-        )
-        for item, boxes in enumerate(listing.boxes)
-        if boxes
-    ]
-    rows = np.repeat([row for row, _, _ in found], [len(c) for _, c, _ in found])
-    rows = rows.astype(np.int64)
-    corners = np.concatenate([np.empty((0, 4), np.float32), *(c for _, c, _ in found)])
-    label = encode(
-        [name for _, _, given in found for name in given], names["box_names"]
-    )
-    if before:
-        stays, kept = _kept_rows(before, "box_offsets", plan)
-        rows = np.concatenate([kept, rows])
-        corners = np.concatenate([before.column("boxes")[stays], corners])
-        label = np.concatenate([before.column("box_label")[stays], label])
-    corners, label, offsets = ragged(rows, corners, label, n=n)
-    return {"boxes": corners, "box_label": label, "box_offsets": offsets}
-
-
-def _tags(
-    listing: Listing,
-    plan: Plan,
-    before: Dataset | None,
-    names: dict[str, list[str]],
-    n: int,
-) -> dict[str, Array]:
-    pairs = [
-        (row, tag)
-        for row, tags in zip(plan.row_of, listing.tags, strict=True)
-        for tag in tags
-    ]
-    rows = np.array([row for row, _ in pairs], np.int64)
-    ids = encode([tag for _, tag in pairs], names["tag_names"])
-    if before:
-        stays, kept = _kept_rows(before, "tag_offsets", plan)
-        rows = np.concatenate([kept, rows])
-        ids = np.concatenate([before.column("tag_ids")[stays], ids])
-    ids, offsets = ragged(rows, ids, n=n)
-    return {"tag_ids": ids, "tag_offsets": offsets}
 
 
 @stage_task(retries=2)

@@ -7,6 +7,8 @@ import sys
 import threading
 from types import TracebackType
 
+BAR = "{desc} {percentage:3.0f}% {bar:30} {rate_fmt}, {remaining} left {postfix}"
+
 log = logging.getLogger("sightline")
 
 
@@ -25,7 +27,7 @@ class Progress:
             leave=False,
             disable=not sys.stderr.isatty(),
             mininterval=0.2,
-            bar_format="{desc} {percentage:3.0f}% {bar:30} {rate_fmt}, {remaining} left {postfix}",
+            bar_format=BAR,
         )
 
     def __enter__(self) -> Progress:

@@ -21,8 +21,10 @@ from data_contracts.references import (
     Reference,
 )
 from models import registry
+from models.durable import write_over
 from models.journal import Action
 from tasks.evaluate import Evaluated, arenas_of
+from tasks.evaluation import EvaluateSettings
 from tasks.gate import GateSettings, decide
 from tasks.stage import stage_task
 from tasks.train import Trained
@@ -94,6 +96,26 @@ def commit() -> str:
         return ""
 
 
+def judged_run(trained: Trained, evaluate: EvaluateSettings, gate: GateSettings) -> str:
+    """Name a run and what it is judged by: other limits make another version."""
+    return f"{trained.run}-{digest(evaluate, gate)[:6]}"
+
+
+def find_result(trained: Trained, run: str) -> str | None:
+    """Return the result that an earlier run of the same kept, if it came to one."""
+    path = _result_path(trained, run)
+    return path.read_text() if path.exists() else None
+
+
+def keep_result(trained: Trained, run: str, text: str) -> None:
+    """Keep a run's result, so that running it again is free."""
+    write_over(_result_path(trained, run), text)
+
+
+def _result_path(trained: Trained, run: str) -> Path:
+    return Path(trained.folder) / f"result-{run.rsplit('-', 1)[1]}.json"
+
+
 def registered_version(models: str, name: str, *, run: str) -> ModelRef | None:
     """Return the version that `run` made, if it made one."""
     if name not in registry.names(Path(models)):
@@ -121,16 +143,27 @@ def rival_of(models: str, name: str, *, run: str) -> ModelRef | None:
     )
 
 
+def find_champion(models: str, name: str) -> ModelRef | None:
+    """Return the champion of a model, if it has one."""
+    return registry.champion(Path(models), name)
+
+
+def manifest_of(ref: ModelRef) -> dict[str, Any]:
+    """Return what is recorded of a version."""
+    text = (Path(ref.uri) / "manifest.json").read_text()
+    return dict(json.loads(text))
+
+
+def champion_config(champion: ModelRef) -> dict[str, Any]:
+    """Return the settings that a version was made with."""
+    return dict(manifest_of(champion)["config"])
+
+
 def champion_datasets(models: str, name: str) -> dict[str, DatasetRef]:
     """Return the snapshots that the champion was trained on, by stage."""
-    champion = registry.champion(Path(models), name)
-    if champion is None:
-        return {}
-    manifest = json.loads((Path(champion.uri) / "manifest.json").read_text())
-    return {
-        stage: DatasetRef.model_validate(ref)
-        for stage, ref in manifest["datasets"].items()
-    }
+    champion = find_champion(models, name)
+    found = manifest_of(champion)["datasets"] if champion else {}
+    return {stage: DatasetRef.model_validate(ref) for stage, ref in found.items()}
 
 
 def next_version(models: str, name: str, *, run: str) -> int:
@@ -153,6 +186,7 @@ def register_model(
     evaluated: Evaluated,
     settings: GateSettings,
     *,
+    run: str,
     name: str,
     models: str,
     champion: ModelRef | None,
@@ -168,6 +202,7 @@ def register_model(
         trained: The run.
         evaluated: Its predictions.
         settings: The gate's limits.
+        run: Name of the run and what it is judged by, from `judged_run`.
         name: Name of the model.
         models: Folder of the registry.
         champion: The version it is compared with.
@@ -184,7 +219,7 @@ def register_model(
         root,
         name,
         build=build,
-        run_id=trained.run,
+        run_id=run,
         who=who(),
         manifest={
             "run": trained.run,
@@ -235,9 +270,7 @@ def _judge(
 ) -> GateReport:
     known = []
     if champion is not None:
-        known = json.loads((Path(champion.uri) / "manifest.json").read_text())[
-            "classes"
-        ]
+        known = manifest_of(champion)["classes"]
     report = decide(
         arenas_of(evaluated, source, classes=trained.classes, known=known),
         settings,
@@ -245,10 +278,9 @@ def _judge(
         version=ref.version,
         champion=champion.version if champion else None,
     )
-    files = json.loads((Path(ref.uri) / "manifest.json").read_text())["files"]
     evidence = {
         "dataset": source.model_dump(),
-        "checkpoint": digest(files),
+        "checkpoint": digest(manifest_of(ref)["files"]),
         "commit": commit(),
         "device": trained.device,
     }

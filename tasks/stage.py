@@ -37,8 +37,8 @@ R = TypeVar("R")
 def stage_task(*, retries: int = 0) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Make a function a Prefect task inside a flow run, and itself elsewhere.
 
-    Arguments and results are references, small and typed; the digest tags are the cache,
-    so Prefect's own is off. Only errors of the machine are retried.
+    Arguments and results are references, small and typed; the digest tags are the
+    cache, so Prefect's own is off. Only errors of the machine are retried.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:

@@ -1,4 +1,4 @@
-"""Gather what a run's report shows: figures from its files, pictures from its snapshots."""
+"""Gather what a run's report shows: figures of its files, pictures of its snapshots."""
 
 from __future__ import annotations
 
@@ -186,7 +186,7 @@ def _counts(values: Array) -> dict[str, int]:
 
 
 def count_dropped(source: Dataset) -> dict[str, int]:
-    """Return the images that cleaning dropped, by reason; files without pixels apart."""
+    """Return the images that cleaning dropped, by reason, without unreadable files."""
     columns = source.columns("keep", "reason", "ok")
     return _counts(columns["reason"][~columns["keep"] & columns["ok"]])
 

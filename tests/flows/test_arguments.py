@@ -129,6 +129,7 @@ def test_a_value_is_read_by_the_type_of_its_field(token, value):
         ("columns=3", "(give one item at a time: columns.KEY=VALUE)"),
         ("columns.a=x", "columns.a=x: expected a whole number for each KEY"),
         ("column.a=3", "unknown setting 'column.a'"),
+        ("f" * 300, "expected key=value, got 'fff"),
         ("foo", "expected key=value, got 'foo'"),
         ("pictures/cats", "got 'pictures/cats'; did you mean data=pictures/cats?"),
         ("epochs", "got 'epochs'; did you mean train.epochs=VALUE?"),

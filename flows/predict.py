@@ -1,0 +1,91 @@
+"""Predict: label the images of a source with the champion, or another version."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from prefect import flow
+from pydantic import Field
+
+from data_contracts.config import Settings
+from data_contracts.references import ModelRef, Reference
+from flows import workspace
+from tasks.listing import SourceSettings
+from tasks.predict import predict_source
+from tasks.versions import find_version
+
+
+class PredictConfig(Settings):
+    """Settings of `sightline predict`."""
+
+    name: str = Field(description="Name of the model.")
+    data: str = Field(description="Folder, file, manifest or archive of images.")
+    version: int | None = Field(
+        None, ge=1, description="Version; none is the champion."
+    )
+    out: str = Field("predictions.parquet", description="Ends in .parquet or .csv.")
+    source: SourceSettings = Field(SourceSettings(), description="What to list.")
+
+
+class Predicted(Reference):
+    """A finished prediction."""
+
+    model: ModelRef
+    out: str
+    labelled: int
+    unread: int
+    exit_code: int = 0
+
+    def text(self) -> str:
+        """Return the result for a person."""
+        unread = f"; {self.unread:,} files could not be read" if self.unread else ""
+        return (
+            f"Labelled {self.labelled:,} images with {self.model.name} version"
+            f" {self.model.version}{unread}\n\n  {self.out}"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the result as plain JSON values."""
+        return self.model_dump(mode="json")
+
+
+@flow(name="predict")
+def predict(
+    name: str,
+    data: str,
+    version: int | None = None,
+    out: str = "predictions.parquet",
+    source: SourceSettings = SourceSettings(),
+) -> Predicted:
+    """Write class, probability and model version of every image to Parquet or CSV.
+
+    Args:
+        name: Name of the model.
+        data: Folder, file, manifest or archive of images.
+        version: Version; none is the champion.
+        out: Ends in .parquet or .csv.
+        source: What to list.
+    """
+    return run_stages(
+        PredictConfig(name=name, data=data, version=version, out=out, source=source)
+    )
+
+
+def run_stages(config: PredictConfig) -> Predicted:
+    """Label every image; inside a flow run this is a Prefect task."""
+    workspace.prepare()
+    model = find_version(
+        str(workspace.models_root()), workspace.checked(config.name), config.version
+    )
+    counts = predict_source(config.data, config.source, model=model, out=config.out)
+    return Predicted(model=model, out=config.out, **counts)
+
+
+def run(config: PredictConfig) -> Predicted:
+    """Predict as a Prefect flow if a server is named, else in plain Python."""
+    if not os.environ.get("PREFECT_API_URL"):
+        return run_stages(config)
+    sections = {name: getattr(config, name) for name in PredictConfig.model_fields}
+    result: Predicted = predict(**sections)
+    return result

@@ -1,0 +1,138 @@
+"""Update: teach a model the images of a new era, and gate it on old and new."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from prefect import flow
+from pydantic import Field
+
+from data_contracts.config import Settings
+from data_contracts.errors import UsageError
+from data_contracts.references import ModelRef, Reference
+from flows import workspace
+from flows.result import Clock, RunResult
+from flows.stages import (
+    GateSettings,
+    SourceSettings,
+    StageSettings,
+    TrainSettings,
+    learn,
+    prepare,
+)
+from flows.train import commands
+from tasks.register import champion_config, champion_datasets, find_champion
+
+# From a champion the network has little way to go; measured in docs/training.md.
+SHORT = TrainSettings(epochs=12, learning_rate=5e-4, patience=6)
+
+
+class UpdateConfig(Settings):
+    """Settings of `sightline update`; all others are the champion's."""
+
+    name: str = Field(description="Name of the model.")
+    data: str = Field(description="The new images: folder, manifest, archive, ...")
+    source: SourceSettings = Field(SourceSettings(), description="What to list.")
+    train: TrainSettings = Field(SHORT, description="How to train.")
+    gate: GateSettings = Field(GateSettings(), description="What a version must reach.")
+
+
+class NothingNew(Reference):
+    """The champion has already learnt all the images that were given."""
+
+    model: ModelRef
+    images: int
+
+    exit_code: int = 0
+
+    def text(self) -> str:
+        """Return the result for a person."""
+        return (
+            f"Nothing new: version {self.model.version} of {self.model.name} has"
+            f" learnt these images already ({self.images:,} in all)."
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the result as plain JSON values."""
+        return self.model_dump(mode="json") | {"nothing_new": True}
+
+
+@flow(name="update")
+def update(
+    name: str,
+    data: str,
+    source: SourceSettings = SourceSettings(),
+    train: TrainSettings = SHORT,
+    gate: GateSettings = GateSettings(),
+) -> RunResult | NothingNew:
+    """Add new images as the next era, train from the champion, gate on old and new.
+
+    Args:
+        name: Name of the model.
+        data: The new images: folder, manifest, archive, ...
+        source: What to list.
+        train: How to train.
+        gate: What a version must reach.
+    """
+    return run_stages(
+        UpdateConfig(name=name, data=data, source=source, train=train, gate=gate)
+    )
+
+
+def run_stages(config: UpdateConfig) -> RunResult | NothingNew:
+    """Run every stage in order; inside a flow run each is a Prefect task.
+
+    Raises:
+        UsageError: The model has no champion to start from.
+    """
+    workspace.prepare()
+    models, clock = str(workspace.models_root()), Clock()
+    champion = find_champion(models, workspace.checked(config.name))
+    if champion is None:
+        raise UsageError(
+            f"Model {config.name!r} has no champion to update in {models}. Train one"
+            f" first: sightline train data=FOLDER name={config.name}"
+        )
+    known = champion_datasets(models, config.name)
+    settings = _settings(config, champion)
+    datasets, contracts = prepare(
+        config.data,
+        settings,
+        uri=known["ingest"].uri,
+        clock=clock,
+        parent=known["ingest"],
+        settled=known["split"],
+    )
+    if datasets["ingest"] == known["ingest"]:
+        return NothingNew(model=champion, images=known["ingest"].n)
+    return learn(
+        datasets,
+        contracts,
+        settings,
+        name=config.name,
+        clock=clock,
+        config=settings.model_dump(mode="json")
+        | {"name": config.name, "data": config.data},
+        start=champion,
+        commands=commands("update", config),
+    )
+
+
+def _settings(config: UpdateConfig, champion: ModelRef) -> StageSettings:
+    """Return the champion's settings with the update's own."""
+    kept = champion_config(champion)
+    same = {key: kept[key] for key in StageSettings.model_fields if key in kept}
+    train = config.train.model_copy(update={"preset": kept["train"]["preset"]})
+    return StageSettings.model_validate(same).model_copy(
+        update={"source": config.source, "train": train, "gate": config.gate}
+    )
+
+
+def run(config: UpdateConfig) -> RunResult | NothingNew:
+    """Update as a Prefect flow if a server is named, else in plain Python."""
+    if not os.environ.get("PREFECT_API_URL"):
+        return run_stages(config)
+    sections = {name: getattr(config, name) for name in UpdateConfig.model_fields}
+    result: RunResult | NothingNew = update(**sections)
+    return result

@@ -1,0 +1,170 @@
+"""Label the images of any source with a registered version."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import numpy as np
+
+from data_contracts.dataset import Array
+from data_contracts.errors import SourceError, UsageError
+from data_contracts.references import ModelRef
+from data_contracts.store import storage_errors
+from tasks.decode import DecodeSettings, Problem, decode_image
+from tasks.denoise import DenoiseSettings, denoise, route
+from tasks.inference import Predictor
+from tasks.listing import Listing, SourceSettings
+from tasks.pixels import noise
+from tasks.progress import Progress
+from tasks.sources import list_source
+from tasks.stage import stage_task
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+log = logging.getLogger("sightline")
+
+BLOCK = 512
+
+
+def seen_as_trained(images: Array, meta: dict[str, Any]) -> Array:
+    """Treat decoded images as the stage `denoise` treated the training images.
+
+    Args:
+        images: uint8 (n, h, w, 3), as decoded.
+        meta: What the model keeps of its training.
+    """
+    if not meta["denoise"] or not meta["denoise"]["treat"] or not len(images):
+        return images
+    sigma, impulse = noise(images)
+    settings = DenoiseSettings.model_validate(meta["denoise"])
+    kinds = route(sigma, impulse, size=images.shape[1], settings=settings)
+    return denoise(images, kinds)
+
+
+def decode_block(
+    listing: Listing, items: range, settings: DecodeSettings
+) -> tuple[Array, list[str]]:
+    """Return the images of `items`, blank where there are none, and what went wrong.
+
+    Images are decoded in parallel over Dask threads.
+    """
+    from dask.base import compute
+    from dask.delayed import delayed
+
+    size = settings.image_size
+    images = np.zeros((len(items), size, size, 3), np.uint8)
+
+    def one(place: int, item: int) -> str:
+        if listing.problem[item]:
+            return f"{listing.problem[item]}: {listing.detail[item]}"
+        try:
+            found = decode_image(listing.read(item), settings)
+        except OSError as error:
+            return f"unreadable: {error.strerror or error}"
+        if isinstance(found, Problem):
+            return f"{found.code}: {found.detail}"
+        images[place] = found.image
+        return ""
+
+    def several(part: Array) -> list[str]:
+        return [one(int(place), items[int(place)]) for place in part]
+
+    parts = np.array_split(np.arange(len(items)), min(len(items), 8))
+    run: Any = compute
+    found = run(*(delayed(several)(part) for part in parts), scheduler="threads")
+    return images, [problem for part in found for problem in part]
+
+
+def predictions(
+    listing: Listing, predictor: Predictor, *, version: int
+) -> Iterator[pa.Table]:
+    """Yield a table for every block of images, so that memory stays flat."""
+    import pyarrow as pa
+
+    decode = DecodeSettings.model_validate(predictor.meta["ingest"]["decode"])
+    names = np.array(predictor.classes, object)
+    with Progress("predict", total=len(listing), unit="images") as progress:
+        for start in range(0, len(listing), BLOCK):
+            items = range(start, min(start + BLOCK, len(listing)))
+            images, problems = decode_block(listing, items, decode)
+            probs = predictor(seen_as_trained(images, predictor.meta))
+            good = np.array([not problem for problem in problems])
+            label = np.where(good, names[probs.argmax(axis=1)], None)
+            sure = np.where(good, probs.max(axis=1), np.nan).astype(np.float64)
+            yield pa.table(
+                {
+                    "path": pa.array(listing.path[start : items.stop], pa.string()),
+                    "class": pa.array(label, pa.string()),
+                    "probability": pa.array(sure, pa.float64(), from_pandas=True),
+                    "model_version": pa.array([version] * len(items), pa.int32()),
+                    "problem": pa.array(problems, pa.string()),
+                }
+            )
+            progress.advance(len(items))
+
+
+@stage_task()
+def predict_source(
+    place: str, settings: SourceSettings, *, model: ModelRef, out: str
+) -> dict[str, int]:
+    """Write class, probability and model version of every image to Parquet or CSV.
+
+    A file that cannot be read has a row too, with the problem in place of a class.
+
+    Args:
+        place: Folder, file, manifest or archive.
+        settings: How to list it.
+        model: The version that answers.
+        out: Path that ends in .parquet or .csv.
+
+    Returns:
+        How many images were labelled, and how many files were not.
+
+    Raises:
+        UsageError: `out` has another ending.
+        SourceError: There are no images.
+    """
+    target = Path(out)
+    if target.suffix not in {".parquet", ".csv"}:
+        raise UsageError(f"out={out!r} must end in .parquet or .csv.")
+    listing = list_source(place, settings=settings)
+    if not len(listing):
+        raise SourceError(f"There are no images in {place}.")
+    predictor = Predictor(Path(model.uri) / "model")
+    aside = target.with_name(f".{uuid4().hex}{target.suffix}")
+    counts = {"labelled": 0, "unread": 0}
+    with storage_errors(out):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            for table in _written(
+                predictions(listing, predictor, version=model.version), aside
+            ):
+                unread = table["class"].null_count
+                counts["unread"] += unread
+                counts["labelled"] += table.num_rows - unread
+            os.replace(aside, target)
+        finally:
+            aside.unlink(missing_ok=True)
+    log.info("predict   %s images to %s", f"{counts['labelled']:,}", out)
+    return counts
+
+
+def _written(tables: Iterator[pa.Table], path: Path) -> Iterator[pa.Table]:
+    """Write each table to `path` as it comes, and pass it on."""
+    import pyarrow.csv as csv
+    import pyarrow.parquet as parquet
+
+    first = next(tables)
+    make: Any = parquet.ParquetWriter if path.suffix == ".parquet" else csv.CSVWriter
+    with make(path, first.schema) as writer:
+        writer.write_table(first)
+        yield first
+        for table in tables:
+            writer.write_table(table)
+            yield table
