@@ -88,8 +88,9 @@ COLUMNS: dict[str, Column] = {
     "saturation": _figure("Mean of max minus min over the channels.", high=255),
     "sigma": _figure("Estimated standard deviation of Gaussian noise."),
     "impulse": _figure("Share of salt-and-pepper pixels.", high=1),
-    "settled": Column("int8", "Use in the champion's training; -1 is none.", (), -1, 2,
-                      fill=NONE),
+    "settled": Column(
+        "int8", "Use in the champion's training; -1 is none.", (), -1, 2, fill=NONE
+    ),
     # clean
     "keep": Column("bool", "Whether later stages use the image.", fill=True),
     "reason": _text("What cleaning found; empty if nothing."),
@@ -100,9 +101,11 @@ COLUMNS: dict[str, Column] = {
     "noise": _text("Sensor noise found: none, impulse or gaussian."),
     "treated": Column("bool", "Whether the pixels were denoised."),
     # split
-    "use": Column("int8", "Split in use, position in USES; -1 is unused.", (), -1, 2,
-                  fill=NONE),
+    "use": Column(
+        "int8", "Split in use, position in USES; -1 is unused.", (), -1, 2, fill=NONE
+    ),
 }
+
 
 def chunk_rows(size: int) -> int:
     """Return the rows of pixels in one Zarr chunk, for images of side `size`.
@@ -129,14 +132,17 @@ def check_column(name: str, values: Array, *, length: int | None = None) -> Arra
         SchemaError: The name is unknown, or dtype, shape or range do not fit.
     """
     if name not in COLUMNS:
-        raise SchemaError(f"A dataset has no column {name!r}; known: {', '.join(COLUMNS)}.")
+        known = ", ".join(COLUMNS)
+        raise SchemaError(f"A dataset has no column {name!r}; known: {known}.")
     column = COLUMNS[name]
     if values.shape[1:] != column.tail or values.ndim != 1 + len(column.tail):
         raise SchemaError(
             f"Column {name!r} wants shape (n, *{column.tail}), got {values.shape}."
         )
     if length is not None and len(values) != length:
-        raise SchemaError(f"Column {name!r} wants {length:,} rows, got {len(values):,}.")
+        raise SchemaError(
+            f"Column {name!r} wants {length:,} rows, got {len(values):,}."
+        )
     if column.dtype == "str":
         if values.dtype.kind not in "OUT":
             raise SchemaError(f"Column {name!r} wants text, got {values.dtype}.")

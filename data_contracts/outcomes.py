@@ -26,7 +26,7 @@ _LIMITS = {
     "max_share": "a share of at most {}",
     "value_set": "one of {}",
     "regex": "matching {}",
-    "mostly": "in a share of at least {} of the rows",
+    "mostly": "for a share of at least {}",
 }
 
 
@@ -82,10 +82,9 @@ def _observed(raw: Mapping[str, Any]) -> str:
     if "unexpected_count" not in raw:
         return _short(raw.get("observed_value"), 400)
     text = f"{int(raw['unexpected_count']):,} of {int(raw['element_count']):,} rows"
-    seen = [_short(value) for value in raw.get("partial_unexpected_list", [])]
-    return (
-        f"{text} hold {', '.join(list(dict.fromkeys(seen))[:VALUES])}" if seen else text
-    )
+    seen = [value for value in raw.get("partial_unexpected_list", []) if _there(value)]
+    listed = list(dict.fromkeys(map(_short, seen)))
+    return f"{text} hold {', '.join(listed[:VALUES])}" if listed else text
 
 
 def _wanted(kwargs: Mapping[str, Any]) -> str:
@@ -96,7 +95,9 @@ def _wanted(kwargs: Mapping[str, Any]) -> str:
 
 
 def _seen(rule: TableRule, frame: pd.DataFrame) -> str:
-    """List the values that a rule on their number counted."""
+    """Say which column lacks values, or which values a rule on their number counted."""
+    if rule.type == "expect_column_values_to_not_be_null":
+        return f" have no `{rule.kwargs['column']}`"
     if rule.type != "expect_column_unique_value_count_to_be_between":
         return ""
     column = str(rule.kwargs["column"])
@@ -114,6 +115,10 @@ def _short(value: Any, width: int = 80) -> str:
     elif value == "":
         text = "''"
     return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def _there(value: Any) -> bool:
+    return isinstance(value, str) or str(value) not in ("None", "nan", "<NA>", "NaT")
 
 
 def _name(frame: pd.DataFrame, row: int) -> str:

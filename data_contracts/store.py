@@ -109,8 +109,14 @@ class Dataset:
 class Writer:
     """Write access to a snapshot that is being built."""
 
-    def __init__(self, group: zarr.Group) -> None:
+    def __init__(self, group: zarr.Group, *, uri: str) -> None:
         self.group = group
+        self.uri = uri
+
+    @classmethod
+    def of(cls, session: icechunk.Session, uri: str) -> Writer:
+        """Write through `session` to the dataset at `uri`."""
+        return cls(zarr.open_group(session.store, mode="a"), uri=uri)
 
     def write(self, **columns: Array) -> None:
         """Write whole columns, checked by the layout."""
@@ -197,8 +203,8 @@ def storage_errors(where: str) -> Iterator[None]:
         if problem is None:
             raise
         raise WorkspaceError(
-            f"{problem} while writing {where}. Nothing half-written is visible; the same"
-            " command goes on from the last finished stage."
+            f"{problem} while writing {where}. Nothing half-written is visible; the"
+            " same command goes on from the last finished stage."
         ) from error
 
 

@@ -53,16 +53,19 @@ def matching_rows(
 ) -> Finding:
     """Check how many of the rows in `among` match `rows`.
 
-    Offenders are the matching rows if there are too many, the others if too few.
+    Offenders are the matching rows if there are too many, and the others if the share
+    is too small; a count that is too small is no row's fault.
     """
     base = select(frame, among)
     hits = base & select(frame, rows)
     n, total = int(hits.sum()), int(base.sum())
     part = n / total if total else 0.0
-    few = _below(n, count[0]) or _below(part, share[0])
+    scarce = _below(part, share[0])
+    few = scarce or _below(n, count[0])
     many = _below(count[1], n) or _below(share[1], part)
     observed = f"{n:,} of {total:,} rows ({part:.1%})"
-    return _finding(not (few or many), observed, base & ~hits if few else hits)
+    blamed = hits & many | base & ~hits & scarce
+    return _finding(not (few or many), observed, blamed)
 
 
 def each_class_has_rows(

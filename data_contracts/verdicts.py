@@ -25,6 +25,8 @@ from data_contracts.table_rules import select
 if TYPE_CHECKING:
     import pandas as pd
 
+NAMED = 10  # images of a broken rule that a message lists
+
 
 def check_table(
     contract: Contract,
@@ -83,10 +85,15 @@ def describe(report: ContractReport) -> str:
     """Return the verdict and each broken rule as lines for a person, worst first."""
     word = {Verdict.PASS: "holds", Verdict.WARN: "holds, with warnings"}
     word |= {Verdict.FAIL: "is broken", Verdict.ERROR: "could not be checked"}
+    counts = [f"{len(report.rules)} rules", f"{report.n_rows:,} images"]
+    for count, what in (
+        (len(report.failures), "not passed"),
+        (sum(rule.verdict == Verdict.NOT_RUN for rule in report.rules), "not run"),
+    ):
+        counts += [f"{count} {what}"] if count else []
     lines = [
-        f"Contract {report.contract} {report.version} {word[report.verdict]}: "
-        f"{len(report.failures)} of {len(report.rules)} rules did not pass "
-        f"({report.n_rows:,} images)."
+        f"Contract {report.contract} {report.version} {word[report.verdict]} "
+        f"({', '.join(counts)})" + (":" if report.failures else ".")
     ]
     for result in report.failures:
         why, _, fix = result.why.partition(FIX)
@@ -96,15 +103,18 @@ def describe(report: ContractReport) -> str:
             lines.append(f"    images: {_named(result)}")
         lines.append(f"    why: {why.strip()}")
         lines += [f"    do: {fix}"] if fix else []
-    text = "\n".join(lines)
-    # Names come from strangers' disks: no escape sequence may reach a terminal.
-    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+    return "\n".join(map(_visible, lines))
+
+
+def _visible(line: str) -> str:
+    """Spell out escape sequences: names come from strangers, and go to a terminal."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
 
 
 def _named(result: RuleResult) -> str:
-    names = ", ".join(name.replace("\n", "\\n") for name in result.offenders)
-    more = result.n_offenders - len(result.offenders)
-    return names + (f" and {more:,} more" if more > 0 else "")
+    names = result.offenders[:NAMED]
+    more = result.n_offenders - len(names)
+    return ", ".join(names) + (f" and {more:,} more" if more > 0 else "")
 
 
 def _table_results(

@@ -125,7 +125,7 @@ def execute(words: list[str], *, environ: Mapping[str, str]) -> Outcome:
     if "--help" in rest or "-h" in rest:
         from flows.usage import help_text
 
-        text = help_text(settings, name)
+        text = help_text(settings, name, about=verb.about)
         return Outcome(0, text, {"help": text})
     from flows.arguments import parse
 

@@ -64,7 +64,7 @@ def run(config: UpConfig) -> Ended:
     server = _start("server", ["server", "start"], environ, mark)
     with _stopped_at_the_end(mark, server):
         _say("Starting Prefect (the first time takes half a minute) ...")
-        children.wait_until_healthy(server, f"{address}/api", seconds=180)
+        children.wait_until_healthy(server, f"{address}/api", seconds=300)
         _set_up(environ)
         worker = _start("worker", _worker(config), environ, mark)
         _deploy(config, environ, mark)
@@ -162,7 +162,7 @@ def _deploy(config: UpConfig, environ: Mapping[str, str], mark: str) -> None:
         return
     words = ["deploy", "--all", "--prefect-file", str(listed)]
     deployment = _start("deployment", words, environ, mark)
-    children.finish(deployment, seconds=300)
+    children.finish(deployment, seconds=600)
     done.write_text(digest)
 
 

@@ -14,16 +14,16 @@ COLUMNS = 100
 WIDEST_KEY = 32
 
 
-def help_text(model: type[BaseModel], verb: str) -> str:
+def help_text(model: type[BaseModel], verb: str, *, about: str = "") -> str:
     """List every setting of `model` by section: default, meaning, what is allowed."""
     settings = list(leaves(model))
     needed = "".join(f" {s.key}={s.key.upper()}" for s in settings if s.required)
-    about = (model.__doc__ or "").strip().splitlines()
-    lines = [
-        f"usage: sightline {verb}{needed} [key=value ...] [config=FILE.yaml] [--json]",
-        "",
-        *textwrap.wrap(about[0] if about else "", COLUMNS),
-    ]
+    usage = (
+        f"usage: sightline {verb}{needed} [key=value ...] [config=FILE.yaml] [--json]"
+    )
+    hang = " " * len("usage: sightline ")
+    lines = textwrap.wrap(usage, COLUMNS, subsequent_indent=hang)
+    lines += ["", *textwrap.wrap(f"{about}." if about else "", COLUMNS)]
     shown = {setting.key: _left(setting) for setting in settings}
     width = min(WIDEST_KEY, max((len(text) for text in shown.values()), default=0))
     for section, members in _sections(settings).items():

@@ -20,9 +20,10 @@ class Augment:
         contrast: Largest log2 change.
         saturation: Largest log2 change.
         erase: Side of the largest grey square, as a share of the view's side; 0 is off.
-        mixup: Chance that a batch is blended with its reverse.
-        cutmix: Chance that a batch gets boxes of its reverse.
-        size: Side of the views in pixels; None keeps the image's.
+        mixup: Chance that an image is blended with another of the batch.
+        cutmix: Chance that an image gets a box of another of the batch.
+        resolution: Side of the views, as a share of the image's side.
+        size: Side of the views in pixels; None goes by `resolution`.
     """
 
     flip: float = 0.5
@@ -36,6 +37,7 @@ class Augment:
     erase: float = 0.0
     mixup: float = 0.0
     cutmix: float = 0.0
+    resolution: float = 1.0
     size: int | None = None
 
 
@@ -48,6 +50,10 @@ NONE = Augment(
     brightness=0,
     contrast=0,
     saturation=0,
+    erase=0,
+    mixup=0,
+    cutmix=0,
+    resolution=1,
 )
 
 
@@ -56,12 +62,10 @@ def augment(images: jax.Array, key: jax.Array, settings: Augment) -> jax.Array:
     geometry, colour, hole = jax.random.split(key, 3)
     # Colour first: XLA would recompute the gather inside pointwise work after it.
     pixels = _recolour(images.astype(jnp.float32) / 255, colour, settings)
-    size = settings.size or images.shape[1]
-    if settings == dataclasses.replace(NONE, size=settings.size) and size == len(
-        images[0]
-    ):
-        return pixels
-    pixels = _warp(pixels, _random_affine(geometry, len(images), settings), size)
+    size = settings.size or round(images.shape[1] * settings.resolution)
+    if dataclasses.replace(settings, size=None) != NONE or size != images.shape[1]:
+        affine = _random_affine(geometry, len(images), settings)
+        pixels = _warp(pixels, affine, size)
     return _erase(pixels, hole, settings.erase) if settings.erase else pixels
 
 
@@ -90,7 +94,7 @@ def _random_affine(key: jax.Array, n: int, settings: Augment) -> jax.Array:
     low, high = settings.zoom
     scale = jax.random.uniform(zoom, (n,), minval=low, maxval=high)
     aspect = 2 ** (_spread(stretch, n, settings.stretch) / 2)
-    mirror = jnp.where(jax.random.bernoulli(flip, settings.flip, (n,)), -1.0, 1.0)
+    mirror = jnp.where(jax.random.uniform(flip, (n,)) < settings.flip, -1.0, 1.0)
     tall, wide = scale * aspect, scale / aspect * mirror
     room = jnp.maximum(1 - scale, 0)[:, None] + 2 * settings.shift
     centre = jax.random.uniform(move, (n, 2), minval=-1, maxval=1) * room
@@ -147,7 +151,7 @@ def mix(
 ) -> tuple[jax.Array, jax.Array]:
     """Mix each image with the one at its place counted from the batch's end.
 
-    Mixup (arXiv 1710.09412) or CutMix (arXiv 1905.04899), one share per batch.
+    Mixup (arXiv 1710.09412) or CutMix (arXiv 1905.04899), a share for each image.
 
     Returns:
         The mixed images, and the share (n,) of each that is its own.

@@ -46,15 +46,10 @@ def convolve(
         feature_group_count: 1 (dense) and the channel count (depthwise) are fast.
         options: Precision and element type, for XLA's path.
     """
-    strides: Pair = (window_strides[0], window_strides[1])
-    size: Pair = (kernel.shape[0], kernel.shape[1])
-    if isinstance(padding, str):
-        padding = lax.padtype_to_pads(x.shape[1:3], size, strides, padding)
-    pads: Pads = tuple((int(low), int(high)) for low, high in padding)  # type: ignore[assignment]
     native = functools.partial(
         lax.conv_general_dilated,
-        window_strides=strides,
-        padding=pads,
+        window_strides=window_strides,
+        padding=padding,
         lhs_dilation=lhs_dilation,
         rhs_dilation=rhs_dilation,
         dimension_numbers=dimension_numbers or NHWC,
@@ -68,11 +63,21 @@ def convolve(
     )
     if dilated or not (depthwise or feature_group_count == 1):
         return native(x, kernel)
+    strides: Pair = (window_strides[0], window_strides[1])
+    size: Pair = (kernel.shape[0], kernel.shape[1])
+    pads = _explicit(padding, x.shape[1:3], size, strides)
     if not depthwise and _tiles(x, size, strides, pads):
         return _patch_matmul(x, kernel)
     one = _depthwise if depthwise else _dense
     fast = functools.partial(one, strides=strides, pads=pads)
     return lax.platform_dependent(x, kernel, cpu=fast, default=native)
+
+
+def _explicit(padding: Any, image: Sequence[int], size: Pair, strides: Pair) -> Pads:
+    if isinstance(padding, str):
+        padding = lax.padtype_to_pads(image, size, strides, padding)
+    top, left = padding
+    return (int(top[0]), int(top[1])), (int(left[0]), int(left[1]))
 
 
 def _tiles(x: jax.Array, size: Pair, strides: Pair, pads: Pads) -> bool:

@@ -51,7 +51,7 @@ from models.steps import (
     make_predict,
     make_train_step,
 )
-from models.stopping import best_epoch, stop_reason
+from models.stopping import best_epoch, score, stop_reason
 from models.warm_start import warm_start
 
 Record = dict[str, Any]
@@ -205,15 +205,6 @@ def fit(
         run_dir.mkdir(parents=True, exist_ok=True)
     with locked(run_dir, patience=0):
         return _resume(run, state, make_predict(graphdef, **views))
-
-
-def score(logits: NDArray[Any], labels: NDArray[Any]) -> tuple[float, float]:
-    """Return the mean negative log-likelihood and the top-1 of `logits` (n c)."""
-    wide = logits.astype(np.float64)
-    wide -= wide.max(axis=1, keepdims=True)
-    picked = np.take_along_axis(wide, labels[:, None].astype(np.int64), axis=1)[:, 0]
-    loss = np.log(np.exp(wide).sum(axis=1)) - picked
-    return float(loss.mean()), float((logits.argmax(axis=1) == labels).mean())
 
 
 def _resume(run: _Run, state: Any, predict: Any) -> FitResult:

@@ -18,4 +18,4 @@ class Recipe:
     clip: float = 1.0
     ema: float = 0.995
     label_smoothing: float = 0.1
-    augment: Augment = Augment()
+    augment: Augment = dataclasses.field(default_factory=Augment)

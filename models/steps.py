@@ -96,8 +96,8 @@ def make_train_step(
 ) -> Step:
     """Compile one optimiser step; `state` is donated.
 
-    Randomness depends on `seed`, `state.step` and the number of devices alone. Rows that
-    fill a batch up to a multiple of the devices repeat others and weigh 0.
+    Randomness depends on `seed`, `state.step` and the number of devices alone. Rows
+    that fill a batch up to a multiple of the devices repeat others and weigh 0.
 
     Args:
         graphdef: The model's structure, from `create_state`.
@@ -196,7 +196,10 @@ def _mean_over(tree: Any, mesh: Mesh | None) -> Any:
 def make_predict(
     graphdef: nnx.GraphDef, *, mean: Channels, std: Channels, mesh: Mesh | None = None
 ) -> Predict:
-    """Compile predict(params, stats, images uint8 (n h w c)) to logits float32 (n c)."""
+    """Compile predict(params, stats, images) to float32 logits (n c).
+
+    Images are uint8 (n h w c); params and stats come from `eval_params`.
+    """
 
     def local(weights: Any, images: jax.Array) -> jax.Array:
         model = nnx.merge(graphdef, *weights, copy=True)

@@ -216,6 +216,11 @@ def _attributes(settings: CatalogueSettings, rows: Array) -> dict[str, Array]:
     on_light = (0.5, 0, 0, 1, 1, 2, 1, 0, 1, 2.5, 0, 0)
     on_dark = (0, 0.5, 1, 0, 0, 0, 0, 0.7, 0, 0, 5, 0)
     contrast = np.where(light[:, None] > 0.5, on_light, on_dark)
+    useless = np.where(
+        _even(settings, rows, "useless") < settings.useless,
+        dice.pick("useless.kind", np.ones(len(USELESS))),
+        -1,
+    )
     kinds = {SensorNoise.GAUSSIAN: (1, 0), SensorNoise.IMPULSE: (0, 1)}
     return {
         "kind": kind,
@@ -231,15 +236,12 @@ def _attributes(settings: CatalogueSettings, rows: Array) -> dict[str, Array]:
         ),
         "occluded": _even(settings, rows, "occluders") < settings.occluders,
         "sensor": np.where(
-            _even(settings, rows, "sensor_noise") < settings.sensor_noise,
+            (_even(settings, rows, "sensor_noise") < settings.sensor_noise)
+            & (useless < 0),
             dice.pick("sensor.kind", kinds.get(settings.sensor_noise_kind, (1, 1))),
             -1,
         ),
-        "useless": np.where(
-            _even(settings, rows, "useless") < settings.useless,
-            dice.pick("useless.kind", np.ones(len(USELESS))),
-            -1,
-        ),
+        "useless": useless,
     }
 
 

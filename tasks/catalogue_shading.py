@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
 from tasks.catalogue_plan import Array, Dice, Plan
@@ -58,9 +59,10 @@ def draw_products(
             light[members],
             pose=(centre[members], turn[members]),
         )
-    lines = canvas.reshape(len(canvas), side, _FINE, side * _FINE * 4).sum(2)
-    pixels = lines.reshape(len(canvas), side, side, _FINE, 4).sum(3)
-    return np.asarray(pixels * np.float32(1 / _FINE**2))
+    # One tall image: the area mean is six times faster in OpenCV than in NumPy.
+    tall = canvas.reshape(-1, fine, 4)
+    small = cv2.resize(tall, (side, len(canvas) * side), interpolation=cv2.INTER_AREA)
+    return np.asarray(small).reshape(-1, side, side, 4)
 
 
 def _draw_group(
@@ -92,13 +94,14 @@ def _draw_group(
     draw_kind(buffer, int(rows.kind[0]))
     seen = (buffer.surface > 0) & ((px >= 0) & (px < fine))[:, None, :]
     seen &= ((py >= 0) & (py < fine))[:, :, None]
-    i, y, x = np.nonzero(seen)
-    nx, ny = buffer.nx[seen] * flip[i, 0, 0], buffer.ny[seen]
+    at = np.flatnonzero(seen)
+    i = np.repeat(np.arange(len(seen)), np.count_nonzero(seen, axis=(1, 2)))
+    y, x = np.divmod((at - i * len(steps) ** 2).astype(np.int32), np.int32(len(steps)))
+    columns = (buffer.surface, buffer.nx, buffer.ny, buffer.u, buffer.v)
+    surface, nx, ny, u, v = (column.ravel()[at] for column in columns)
+    nx *= flip[i, 0, 0]
     c, s = cos[i, 0, 0], sin[i, 0, 0]
-    points = _Points(
-        i, buffer.surface[seen], nx * c - ny * s, ny * c + nx * s,
-        buffer.u[seen], buffer.v[seen],
-    )  # fmt: skip
+    points = _Points(i, surface, nx * c - ny * s, ny * c + nx * s, u, v)
     at = (members[i] * fine + py[i, y]) * fine + px[i, x]
     shaded = np.ones((len(at), 4), np.float32)
     shaded[:, :3] = _shade(points, rows, dice, light)

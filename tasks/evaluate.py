@@ -155,7 +155,8 @@ def in_order(probs: Floats, classes: list[str], *, wanted: list[str]) -> Floats:
     to, source = np.array(shared, np.int64).reshape(-1, 2).T
     out[:, to] = probs[:, source]
     total = out.sum(axis=1, keepdims=True)
-    return np.divide(out, total, out=out, where=total > 0)
+    np.divide(out, total, out=out, where=total > 0)
+    return out
 
 
 def slices_of(dataset: Dataset, rows: Array) -> dict[str, Array]:

@@ -150,6 +150,7 @@ def ingest(
     plan = plan_rows(listing, before, source=source)
     n, size = plan.first + len(plan.new), settings.decode.image_size
     build.writer.allocate(n, size=size)
+    build.settle()
     work = functools.partial(
         ingest_files,
         listing=listing,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -18,7 +19,7 @@ Span = tuple[int, int]
 def spans(start: int, stop: int, *, size: int) -> list[Span]:
     """Cut rows `start` to `stop` at multiples of `size`."""
     edges = [start, *range((start // size + 1) * size, stop, size), stop]
-    return [pair for pair in zip(edges, edges[1:], strict=False) if pair[0] < pair[1]]
+    return [pair for pair in itertools.pairwise(edges) if pair[0] < pair[1]]
 
 
 def map_spans(
@@ -72,24 +73,20 @@ def _on_cluster(
     import distributed
 
     connect: Any = distributed.Client
-    finished: Any = distributed.as_completed
-
     writable = not session.read_only
     share: Any = session.fork() if writable else session
-    results: dict[int, Result] = {}
+    results = []
     with connect(address, set_as_default=False) as client:
-        futures = {
-            client.submit(_run_remote, work, share, span, pure=False): index
-            for index, span in enumerate(rows)
-        }
-        for future in finished(list(futures)):
+        futures = [
+            client.submit(_run_remote, work, share, span, pure=False) for span in rows
+        ]
+        for span, future in zip(rows, futures, strict=True):
             fork, result = future.result()
-            index = futures.pop(future)
             if writable:
                 session.merge(fork)
-            results[index] = result
-            progress.advance(rows[index][1] - rows[index][0])
-    return [results[index] for index in range(len(rows))]
+            results.append(result)
+            progress.advance(span[1] - span[0])
+    return results
 
 
 def _run_remote(

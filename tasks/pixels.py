@@ -8,6 +8,7 @@ is counted.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import cv2
@@ -44,29 +45,27 @@ def statistics(images: Images) -> dict[str, Floats]:
     Returns:
         Arrays of shape (b,).
     """
-    blocks = [_statistics(block) for block in _blocks(images)]
-    return {
-        name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]
-    }
+    names = ("mean", "std", "sharpness", "saturation")
+    return dict(zip(names, _by_block(_statistics, images), strict=True))
 
 
-def _statistics(images: Images) -> dict[str, Floats]:
+def _statistics(images: Images) -> tuple[Floats, ...]:
     b, h, w, _ = images.shape
     tall = _tall(images)
     values = images.reshape(b, h, w * 3).astype(np.float32)
     means = values.sum(1).reshape(b, w, 3).sum(1) / (h * w)
     values -= np.tile(means, w)[:, None]
-    flat = values.reshape(b, -1)
+    flat = values.reshape(b, h * w * 3)
     grey = cv2.cvtColor(tall, cv2.COLOR_RGB2GRAY)
     laplacian = _inner(cv2.Laplacian(grey, cv2.CV_32F).reshape(b, h, w))
     hsv = cv2.cvtColor(_tall(images[:, ::2]), cv2.COLOR_RGB2HSV)
-    s = cv2.extractChannel(hsv, 1).reshape(b, -1)
-    return {
-        "mean": means.mean(1),
-        "std": np.sqrt(np.vecdot(flat, flat) / flat.shape[1]),
-        "sharpness": _variance(laplacian),
-        "saturation": (s.sum(1, dtype=np.uint32) / s.shape[1]).astype(np.float32),
-    }
+    s = cv2.extractChannel(hsv, 1).reshape(b, (h + 1) // 2 * w)
+    return (
+        means.mean(1),
+        np.sqrt(np.vecdot(flat, flat) / flat.shape[1]),
+        _variance(laplacian),
+        (s.sum(1, dtype=np.uint32) / s.shape[1]).astype(np.float32),
+    )
 
 
 def perceptual_hash(images: Images) -> npt.NDArray[np.uint64]:
@@ -81,19 +80,19 @@ def perceptual_hash(images: Images) -> npt.NDArray[np.uint64]:
     Returns:
         (b,) hashes; near-duplicates differ in few bits.
     """
-    return np.concatenate([_hashes(block) for block in _blocks(images)])
+    return _by_block(_hashes, images)[0]
 
 
-def _hashes(images: Images) -> npt.NDArray[np.uint64]:
+def _hashes(images: Images) -> tuple[npt.NDArray[np.uint64]]:
     b, h, w, _ = images.shape
     grey = cv2.cvtColor(_tall(images), cv2.COLOR_RGB2GRAY).reshape(b, h, w)
     down, across = _hash_matrix(h), _hash_matrix(w)
     waves = down @ (grey.astype(np.float32) @ across.T)
-    waves = waves.reshape(b, -1)
+    waves = waves.reshape(b, HASH_BLOCK**2)
     waves[np.abs(waves) < HASH_FLOOR] = 0
     bits = waves > np.partition(waves[:, 1:], 31, axis=1)[:, 31:32]
     bits[:, 0] = False
-    return np.packbits(bits, axis=1).view(">u8")[:, 0].astype(np.uint64)
+    return (np.packbits(bits, axis=1).view(">u8")[:, 0].astype(np.uint64),)
 
 
 def noise(images: Images) -> tuple[Floats, Floats]:
@@ -109,9 +108,8 @@ def noise(images: Images) -> tuple[Floats, Floats]:
     Returns:
         Two arrays of shape (b,).
     """
-    blocks = [_noise(block) for block in _blocks(_window(images, NOISE_SIDE))]
-    sigma, impulse = zip(*blocks, strict=True)
-    return np.concatenate(sigma), np.concatenate(impulse)
+    sigma, impulse = _by_block(_noise, _window(images, NOISE_SIDE))
+    return sigma, impulse
 
 
 def _noise(images: Images) -> tuple[Floats, Floats]:
@@ -137,10 +135,16 @@ def _window(images: Images, side: int) -> Images:
     return images[:, top : top + side, left : left + side]
 
 
-def _blocks(images: Images) -> list[Images]:
-    """Cut a batch into views whose temporary arrays fit the cache."""
-    count = -(-images.size // BLOCK_SAMPLES) or 1
-    return np.array_split(images, min(count, max(1, len(images))))
+def _by_block(
+    measure: Callable[[Images], tuple[npt.NDArray[Any], ...]], images: Images
+) -> list[npt.NDArray[Any]]:
+    """Measure a batch in views whose temporary arrays fit the cache."""
+    if not len(images):
+        blank = np.zeros((1, *images.shape[1:]), np.uint8)
+        return [values[:0] for values in measure(blank)]
+    count = min(len(images), -(-images.size // BLOCK_SAMPLES))
+    found = [measure(block) for block in np.array_split(images, count)]
+    return [np.concatenate(parts) for parts in zip(*found, strict=True)]
 
 
 def _inner(maps: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast
 
 import icechunk
-import zarr
 from pydantic import BaseModel
 
 from data_contracts.config import digest
@@ -86,6 +85,16 @@ class Build:
     session: icechunk.Session
     writer: Writer
     parent: Dataset | None
+
+    def settle(self) -> None:
+        """Commit what is written so far to the branch: only clean sessions fork."""
+        branch = self.session.branch
+        if branch is None or not self.session.has_uncommitted_changes:
+            return
+        self.session.commit("unfinished")
+        repository = open_repository(self.writer.uri)
+        self.session = repository.writable_session(branch)
+        self.writer = Writer.of(self.session, self.writer.uri)
 
 
 def run_stage(
@@ -191,10 +200,10 @@ def _build(
         repository.delete_branch(tag)
     repository.create_branch(tag, base)
     session = repository.writable_session(tag)
-    group = zarr.open_group(session.store, mode="a")
     before = Dataset(parent) if parent else None
     start = time.monotonic()
-    build(Build(session, Writer(group), before))
+    work = Build(session, Writer.of(session, uri), before)
+    build(work)
     entry: dict[str, Any] = {
         "stage": stage,
         "digest": identity,
@@ -204,9 +213,9 @@ def _build(
         "when": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
     past = before.attributes.get("lineage", []) if before else []
-    build_group = Writer(zarr.open_group(session.store, mode="r+"))
-    build_group.annotate(schema_version=SCHEMA_VERSION, lineage=[*past, entry])
-    snapshot = session.commit(stage, {"digest": identity})
+    done = Writer.of(work.session, uri)
+    done.annotate(schema_version=SCHEMA_VERSION, lineage=[*past, entry])
+    snapshot = work.session.commit(stage, {"digest": identity})
     repository.create_tag(tag, snapshot)
     repository.delete_branch(tag)
 

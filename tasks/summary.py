@@ -265,7 +265,7 @@ def _augmented(source: Dataset, settings: TrainSettings) -> list[Augmented]:
     rows = np.sort(np.random.default_rng(settings.seed).permutation(train)[:6])
     images, views = source.take(rows), 5
     seen = augment(
-        np.repeat(images, views, axis=0),
+        jax.numpy.asarray(np.repeat(images, views, axis=0)),
         jax.random.key(settings.seed),
         recipe_of(settings).augment,
     )

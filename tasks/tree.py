@@ -74,8 +74,8 @@ class Archive:
         return self.entries.get(plain, missing)
 
     def files(self) -> dict[str, Entry]:
-        """Return every visible file by printable name."""
-        return {name: e for name, e in self.entries.items() if not hidden(name)}
+        """Return every visible file, in order of name."""
+        return {n: e for n, e in sorted(self.entries.items()) if not hidden(n)}
 
     def read(self, name: str) -> bytes:
         """Return the bytes of a member."""
@@ -237,7 +237,8 @@ def below(path: str, root: str) -> bool:
 
 def hidden(name: str) -> bool:
     """Whether any part of a path is hidden, or left by an operating system."""
-    return any(p.startswith(".") or p == "__MACOSX" for p in name.split("/"))
+    parts = [part for part in name.split("/") if part not in (".", "..")]
+    return any(part.startswith(".") or part == "__MACOSX" for part in parts)
 
 
 def suffix(name: str) -> str:

@@ -49,9 +49,9 @@ def decoded(dataset: Dataset, name: str) -> Array:
     """Return a column with its names in place of codes, None where it is missing."""
     values = dataset.column(name)
     if name in NAMED:
-        table = [*dataset.names(NAMED[name]), None]
+        table: list[str | None] = [*dataset.names(NAMED[name]), None]
     elif name in FIXED:
-        table = FIXED[name] if name == "use" else [*FIXED[name], None]
+        table = [*FIXED[name]] if name == "use" else [*FIXED[name], None]
     else:
         return values
     return np.array(table, object)[np.where(values < 0, len(table) - 1, values)]

@@ -163,3 +163,10 @@ def test_an_empty_column_does_not_pass(tmp_path):
     contract = load_contract(written(tmp_path, rules=[NOT_NULL, BETWEEN]))
     frame = pd.DataFrame({"path": ["a", "b"], "x": [np.nan, np.nan]})
     assert check_table(contract, frame).verdict == Verdict.FAIL
+
+
+def test_the_contract_in_the_documentation_loads(tmp_path):
+    text = Path(__file__).parents[2].joinpath("docs", "contracts.md").read_text()
+    path = tmp_path / "example.yaml"
+    path.write_text(text.split("```yaml\n")[1].split("```")[0])
+    assert load_contract(path).name == "shelf-photos"

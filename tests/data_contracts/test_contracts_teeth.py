@@ -33,8 +33,7 @@ BREAKS = {
         "every row says whether it was read": put("ok", None),
         "broken files stay within the budget": put("ok", False, range(30)),
         "there are enough readable images": put("ok", False, range(N - 5)),
-        "a rejected file says why": put("problem", "", [0]),
-        "a problem is written for every rejected file": put("problem", None, [0]),
+        "every rejected file says why": put("problem", "", [0]),
         "a readable file has no problem": put("problem", "truncated"),
         "every image has a digest": put("sha256", None),
         "digests are SHA-256": put("sha256", "d41d8cd98f00b204e9800998ecf8427e"),
@@ -176,7 +175,7 @@ def test_every_contract_file_is_tested():
 @pytest.mark.parametrize("stage", STAGES)
 def test_good_data_passes_every_rule_in_the_order_of_the_file(stage, reports):
     report = reports[stage]
-    assert describe(report).startswith(f"Contract {stage} 1.0.0 holds: 0 of")
+    assert describe(report).startswith(f"Contract {stage} 1.0.0 holds (")
     assert {rule.verdict for rule in report.rules} == {Verdict.PASS}
     in_file = [rule.name for rule in shipped_contract(stage).rules]
     in_file += [rule.name for rule in shipped_contract(stage).arrays]

@@ -47,6 +47,26 @@ def test_a_row_without_a_path_is_named_by_its_number():
     assert result.offenders == ["row 7"]
 
 
+def test_missing_values_are_told_in_words():
+    frame = good_table()
+    put("label", None, range(1, 20))(frame)
+    result = check_one("ingested", "most images have a label", frame)
+    wanted = "wanted for a share of at least 0.9"
+    assert result.observed == f"19 of 119 rows have no `label`; {wanted}"
+
+
+def test_images_without_a_label_do_not_count_as_lost_in_cleaning():
+    frame, name = good_table(), "cleaning leaves enough images"
+    both(
+        put("keep", False, range(100)),
+        put("reason", "no-label", range(1, 100)),
+    )(frame)
+    assert check_one("cleaned", name, frame).verdict == Verdict.PASS
+    put("reason", "blurred", range(1, 100))(frame)
+    result = check_one("cleaned", name, frame)
+    assert (result.verdict, result.n_offenders) == (Verdict.FAIL, 99)
+
+
 def test_no_rows_fail():
     report = check_table(shipped_contract("ingested"), good_table()[:0])
     assert (report.verdict, report.n_rows) == (Verdict.FAIL, 0)
@@ -80,9 +100,14 @@ def test_a_table_without_the_column_that_selects_rows_is_an_error():
 
 
 def test_a_rule_over_no_rows_is_not_run_rather_than_passed():
-    frame = good_table()[1:]
-    result = check_one("ingested", "a rejected file says why", frame)
-    assert (result.verdict, result.observed) == (Verdict.NOT_RUN, "no such rows")
+    frame = good_table()
+    put("keep", False, range(N))(frame)
+    report = check_table(shipped_contract("cleaned"), frame)
+    verdicts = {rule.rule: rule for rule in report.rules}
+    alone = verdicts["kinds of noise are known"]
+    assert (alone.verdict, alone.observed) == (Verdict.NOT_RUN, "no such rows")
+    assert verdicts["cleaning leaves enough images"].verdict == Verdict.FAIL
+    assert "not run" in describe(report)
 
 
 def test_one_class_fails_with_a_text_that_says_what_to_do():

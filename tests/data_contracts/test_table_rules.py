@@ -59,9 +59,12 @@ def test_bounds_on_count_and_share_include_their_limit(frame, count, share, ok):
     assert matches(frame, {"use": "test"}, count=count, share=share).ok is ok
 
 
-def test_too_few_blames_the_rows_that_miss_and_too_many_those_that_match(frame):
-    assert matches(frame, {"use": "test"}, count=(3, None)).rows == [0, 3]
-    assert matches(frame, {"use": "test"}, count=(None, 1)).rows == [1, 2]
+def test_blame_falls_on_the_rows_that_match_too_often_or_miss_too_often(frame):
+    rows = {"use": "test"}
+    assert matches(frame, rows, count=(None, 1)).rows == [1, 2]
+    assert matches(frame, rows, share=(None, 0.1)).rows == [1, 2]
+    assert matches(frame, rows, share=(0.9, None)).rows == [0, 3]
+    assert matches(frame, rows, count=(3, None)).rows == []
 
 
 def test_a_share_of_no_rows_is_too_small(frame):

@@ -19,11 +19,11 @@ from models.augment import NONE
 from models.checkpoint import restore_epoch, tree_digest
 from models.durable import locked
 from models.feed import BatchSource
-from models.fit import TIMINGS, FitSettings, fit, score
+from models.fit import TIMINGS, FitSettings, fit
 from models.optim import adamw, warmup_cosine
 from models.recipe import Recipe
 from models.steps import create_state, make_predict
-from models.stopping import best_epoch, stop_reason
+from models.stopping import best_epoch, score, stop_reason
 from models.warm_start import warm_start
 
 VIEW = {"mean": (0.5,) * 3, "std": (0.25,) * 3}

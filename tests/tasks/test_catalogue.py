@@ -88,6 +88,15 @@ def test_pictures_differ_from_the_backdrop_just_where_truth_says():
     assert (change[scene.cover > 0.5] > 0.02).mean() > 0.85
 
 
+def test_masks_lie_on_the_pixels_that_the_product_changes():
+    settings = CatalogueSettings(image_size=64, street=0.5)
+    scene = compose(settings, plan(settings, range(40)))
+    changed = np.abs(scene.picture - scene.backdrop).max(-1) > 0.02
+    masks = render(settings, range(40)).masks
+    overlap = (masks & changed).sum((1, 2)) / (masks | changed).sum((1, 2))
+    assert np.median(overlap) > 0.9
+
+
 def test_boxes_are_tight_around_masks():
     shown = render(SPOILED, range(60))
     for mask, box in zip(shown.masks, shown.boxes.astype(int), strict=True):
@@ -120,6 +129,18 @@ def test_drift_darkens_pictures():
         for d in (0.0, 1.0)
     )
     assert later < 0.8 * now
+
+
+def test_useless_pictures_are_flat_dark_or_smeared():
+    settings = CatalogueSettings(image_size=48, useless=0.5, street=1.0)
+    shown = render(settings, range(80))
+    useless = shown.plan.useless
+    spread = shown.images.std((1, 2, 3))
+    edges = np.abs(np.diff(shown.images.astype(int), axis=2)).mean((1, 2, 3))
+    assert spread[useless == 0].max() == 0
+    assert not shown.masks[useless == 0].any()
+    assert shown.images[useless == 1].mean((1, 2, 3)).max() < 25
+    assert edges[useless == 2].max() < edges[useless < 0].min()
 
 
 def test_gaussian_and_impulse_noise_are_what_they_say():

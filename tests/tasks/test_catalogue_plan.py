@@ -76,10 +76,22 @@ def test_broken_and_duplicate_shares_hold_together():
 
 
 def test_knobs_do_not_move_together():
-    half = CatalogueSettings(sensor_noise=0.5, occluders=0.5, street=0.5)
+    half = CatalogueSettings(
+        sensor_noise=0.5, occluders=0.5, street=0.5, label_noise=0.5, duplicates=0.5
+    )
     rows = plan(half, range(N))
-    hits = np.stack([rows.sensor >= 0, rows.occluded, rows.domain == 1, rows.kind < 6])
-    assert np.abs(np.corrcoef(hits) - np.eye(4)).max() < 0.05
+    hits = np.stack(
+        [
+            rows.sensor >= 0,
+            rows.occluded,
+            rows.domain == 1,
+            rows.kind < 6,
+            rows.given != rows.kind,
+            rows.source != rows.rows,
+            rows.split == 0,
+        ]
+    )
+    assert np.abs(np.corrcoef(hits) - np.eye(len(hits))).max() < 0.07
 
 
 def test_kinds_are_as_frequent_as_the_imbalance_says():
