@@ -195,6 +195,19 @@ def prepare_environment() -> None:
     workspace.prepare()
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
+    _show_stages()
+
+
+def _show_stages() -> None:
+    import logging
+
+    log = logging.getLogger("sightline")
+    log.setLevel(logging.INFO)
+    # Prefect's root handler would say each line again.
+    log.propagate = False
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    log.handlers = [handler]
 
 
 def _plain(value: Any) -> Any:

@@ -26,7 +26,7 @@ from tasks.register import (
     register_model,
     rival_of,
 )
-from tasks.split import SplitSettings, split_dataset
+from tasks.split import SplitSettings, has_given_splits, split_dataset
 from tasks.summary import report_run, summarise
 from tasks.train import TrainSettings, train_model
 from tasks.validate import validate_dataset, validate_predictions
@@ -81,7 +81,8 @@ def prepare(
     with clock.stage("split"):
         divided = split_dataset(denoised, settings.split)
     with clock.stage("validate"):
-        contracts.append(validate_dataset(divided, "split"))
+        given = {"given_splits": has_given_splits(divided)}
+        contracts.append(validate_dataset(divided, "split", parameters=given))
     datasets = {
         "ingest": ingested,
         "clean": cleaned,

@@ -5,7 +5,6 @@ ResNet-D (He et al. 2019, arXiv 1812.01187).
 """
 
 import dataclasses
-from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +14,6 @@ from data_contracts.errors import UsageError
 from models.conv import convolve
 
 PRESETS = ("small", "resnet18")
-
-Padding = Sequence[tuple[int, int]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +33,22 @@ class Shape:
     dropout: float = 0.0
 
 
+def shape_of(preset: str, *, image_size: int) -> Shape:
+    """Return the layers of `preset` for square images of `image_size`.
+
+    Raises:
+        UsageError: `preset` is not one of `PRESETS`.
+    """
+    if preset == "small":
+        return Shape((32, 64, 128, 256), (1, 1, 1, 1), "half")
+    if preset == "resnet18":
+        stem = "cifar" if image_size <= 64 else "imagenet"
+        return Shape((64, 128, 256, 512), (2, 2, 2, 2), stem)
+    raise UsageError(
+        f"A backbone is one of {', '.join(PRESETS)}; came {preset!r}. Pick one."
+    )
+
+
 def create_model(
     preset: str, *, num_classes: int, image_size: int, seed: int
 ) -> "ResNet":
@@ -44,15 +57,7 @@ def create_model(
     Raises:
         UsageError: `preset` is not one of `PRESETS`.
     """
-    if preset == "small":
-        shape = Shape((32, 64, 128, 256), (1, 1, 1, 1), "half")
-    elif preset == "resnet18":
-        stem = "cifar" if image_size <= 64 else "imagenet"
-        shape = Shape((64, 128, 256, 512), (2, 2, 2, 2), stem)
-    else:
-        raise UsageError(
-            f"A backbone is one of {', '.join(PRESETS)}; came {preset!r}. Pick one."
-        )
+    shape = shape_of(preset, image_size=image_size)
     return ResNet(shape, num_classes=num_classes, rngs=nnx.Rngs(seed))
 
 

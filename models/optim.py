@@ -1,10 +1,11 @@
-"""The optimiser and its learning-rate schedule."""
+"""Optimisers and their learning-rate schedule."""
 
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
+from optax.contrib import MuonDimensionNumbers
 
 
 def warmup_cosine(
@@ -46,6 +47,54 @@ def adamw(
             learning_rate, b2=b2, weight_decay=weight_decay, mask=decayed_weights
         ),
     )
+
+
+def muon(
+    learning_rate: float | optax.Schedule,
+    *,
+    weight_decay: float = 0.1,
+    clip: float = 1.0,
+    iterations: int = 3,
+    adam_share: float = 0.2,
+) -> optax.GradientTransformation:
+    """Build Muon (Jordan et al. 2024, arXiv 2502.16982) on clipped gradients.
+
+    The convolutions after the stem take orthogonal steps and decay; the stem, the
+    head, norms and biases take Adam's at a share of the learning rate.
+
+    Args:
+        learning_rate: Muon's, or a schedule of it.
+        weight_decay: Decay of the convolutions.
+        clip: Largest global norm of the gradients.
+        iterations: Newton-Schulz iterations. They cost as much on every device: at 128
+            images of 48 px, 5 took a quarter of the step.
+        adam_share: Adam's learning rate, as a share of Muon's.
+    """
+
+    def adam_rate(step: Any) -> Any:
+        rate = learning_rate(step) if callable(learning_rate) else learning_rate
+        return adam_share * rate
+
+    return optax.chain(
+        optax.clip_by_global_norm(clip),
+        optax.contrib.muon(
+            learning_rate,
+            ns_steps=iterations,
+            weight_decay=weight_decay,
+            adam_learning_rate=adam_rate,
+            muon_weight_dimension_numbers=inner_convolutions,
+        ),
+    )
+
+
+def inner_convolutions(params: Any) -> Any:
+    """Give the axes that Muon contracts in each leaf; None leaves it to Adam."""
+    axes = MuonDimensionNumbers(reduction_axis=(0, 1, 2), output_axis=3)
+
+    def of(leaf: Any) -> MuonDimensionNumbers | None:
+        return axes if jnp.ndim(leaf) == 4 and jnp.shape(leaf)[2] > 3 else None
+
+    return jax.tree.map(of, params)
 
 
 def decayed_weights(params: Any) -> Any:

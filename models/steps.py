@@ -58,13 +58,18 @@ def cpu_mesh() -> Mesh:
 
 
 def create_state(
-    model: nnx.Module, tx: optax.GradientTransformation
+    model: nnx.Module, tx: optax.GradientTransformation, *, mesh: Mesh | None = None
 ) -> tuple[nnx.GraphDef, TrainState]:
-    """Split `model` into its structure and a state that training may replace."""
+    """Split `model` into its structure and a state that training may replace.
+
+    A state that is not yet on the mesh of its step costs a second compilation.
+    """
     graphdef, params, stats = nnx.split(model, nnx.Param, ...)
     params, stats = _fresh(nnx.as_pure(params)), _fresh(nnx.as_pure(stats))
     start = _fresh((params, stats))
     state = TrainState(params, stats, tx.init(params), start, jnp.zeros((), jnp.int32))
+    if mesh is not None:
+        state = jax.device_put(state, NamedSharding(mesh, PartitionSpec()))
     return graphdef, state
 
 
@@ -144,7 +149,7 @@ def make_train_step(
         updates, opt = tx.update(grads, state.opt, state.params)
         params = optax.apply_updates(state.params, updates)
         average = _average(state.ema, (params, stats), ema, state.step)
-        metrics = {"loss": value, "grad_norm": optax.global_norm(grads), "top1": top1}
+        metrics = {"loss": value, "grad_norm": optax.tree.norm(grads), "top1": top1}
         return TrainState(params, stats, opt, average, state.step + 1), metrics
 
     if mesh is None:

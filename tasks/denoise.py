@@ -28,7 +28,7 @@ class DenoiseSettings(Settings):
         description="Salt and pepper: share of such pixels from which.",
     )
     sigma: float = Field(
-        9.0,
+        12.0,
         ge=0,
         description="Gaussian: estimated standard deviation from which, at 64 pixels.",
     )
@@ -40,10 +40,10 @@ def route(
     """Return the noise of each image: 'none', 'impulse' or 'gaussian'.
 
     Texture looks like noise to the estimator, the more so the smaller the image, so the
-    limit rises by 1.7 grey levels with every halving of the size (measured: 9 at 64
-    pixels and 6 at 224 keep all clean photos).
+    limit rises by 2 grey levels with every halving of the size. Measured on 400 clean
+    grocery photos: 99 % read below 11.1 at 64 pixels; with noise of 15, 99 % above 14.3.
     """
-    limit = settings.sigma + 1.7 * np.log2(64 / size)
+    limit = settings.sigma + 2 * np.log2(64 / size)
     kinds = np.where(sigma > limit, "gaussian", "none")
     return np.where(impulse > settings.impulse, "impulse", kinds).astype(object)
 

@@ -71,7 +71,8 @@ def evaluate_model(
     Raises:
         ContractError: No image is left to test on.
     """
-    name = digest(settings, VERSION, champion.uri if champion else None)[:8]
+    rival = [champion.name, champion.version] if champion else None
+    name = digest(settings, VERSION, rival)[:8]
     folder = Path(trained.folder) / f"evaluation-{name}"
     result = Evaluated(
         folder=str(folder), n=0, champion=champion.version if champion else None
@@ -79,7 +80,8 @@ def evaluate_model(
     finished = folder / "evaluated.json"
     if finished.exists():
         log.info("evaluate  already done (%s)", folder.name)
-        return Evaluated.model_validate_json(finished.read_text())
+        before = Evaluated.model_validate_json(finished.read_text())
+        return before.model_copy(update={"folder": str(folder)})
     dataset = Dataset(source)
     rows = np.flatnonzero(dataset.column("use") == TEST)
     if not len(rows):

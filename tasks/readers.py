@@ -14,7 +14,7 @@ import threading
 import zipfile
 import zlib
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import Any
 
 _lock = threading.Lock()
 _local = threading.local()
@@ -61,7 +61,11 @@ class ZipReader:
         """Open the archive once per thread; a fork must not share its file position."""
         key = (os.getpid(), self.archive, os.stat(self.archive).st_mtime_ns)
         if getattr(_local, "key", None) != key:
-            _local.key, _local.zip = key, zipfile.ZipFile(self.archive)
+            _local.key = None
+            if hasattr(_local, "zip"):
+                _local.zip.close()
+            _local.zip = zipfile.ZipFile(self.archive)
+            _local.key = key
         handle: zipfile.ZipFile = _local.zip
         return handle
 
@@ -75,16 +79,14 @@ class SliceReader:
     def read(self, where: str) -> bytes:
         """Return the bytes of one slice."""
         offset, size = map(int, where.split(":"))
-        file = _opened(self.file, os.stat(self.file).st_mtime_ns)
-        data = os.pread(file.fileno(), size, offset)
+        descriptor = os.open(self.file, os.O_RDONLY)
+        try:
+            data = os.pread(descriptor, size, offset)
+        finally:
+            os.close(descriptor)
         if len(data) != size:
             raise OSError(f"{self.file}: ends before byte {offset + size:,}")
         return data
-
-
-@functools.lru_cache(maxsize=4)
-def _opened(file: str, _changed: int) -> IO[bytes]:
-    return open(file, "rb", buffering=0)
 
 
 @dataclass(frozen=True)
@@ -99,10 +101,13 @@ class ParquetReader:
         shard, row = where.rsplit(":", 1)
         path = os.path.join(self.root, shard)
         changed = os.stat(path).st_mtime_ns
-        with _lock:
-            starts = _shard(path, changed)[1]
-            group = bisect.bisect_right(starts, int(row)) - 1
-            chunk = _row_group(path, changed, group, self.column)
+        try:
+            with _lock:
+                starts = _shard(path, changed)[1]
+                group = bisect.bisect_right(starts, int(row)) - 1
+                chunk = _row_group(path, changed, group, self.column)
+        except ValueError as error:  # Arrow's own, on bytes that are no Parquet
+            raise OSError(f"{path}: row {row}: {error}") from error
         cell = chunk[int(row) - starts[group]].as_py()
         value = cell.get("bytes") if isinstance(cell, dict) else cell
         return bytes(value or b"")
@@ -124,12 +129,7 @@ def _shard(path: str, _changed: int) -> tuple[Any, list[int]]:
 # Neighbouring chunks run on different threads at once: they share these row groups.
 @functools.lru_cache(maxsize=3)
 def _row_group(path: str, changed: int, group: int, column: str) -> Any:
-    import pyarrow as pa
-
-    try:
-        table = _shard(path, changed)[0].read_row_group(group, columns=[column])
-    except pa.ArrowException as error:
-        raise OSError(f"{path}: row group {group}: {error}") from error
+    table = _shard(path, changed)[0].read_row_group(group, columns=[column])
     return table.column(0).combine_chunks()
 
 

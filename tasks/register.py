@@ -163,7 +163,14 @@ def champion_datasets(models: str, name: str) -> dict[str, DatasetRef]:
     """Return the snapshots that the champion was trained on, by stage."""
     champion = find_champion(models, name)
     found = manifest_of(champion)["datasets"] if champion else {}
-    return {stage: DatasetRef.model_validate(ref) for stage, ref in found.items()}
+    # Beside the registry, also when the workspace was moved since.
+    here = Path(models).parent / "datasets"
+    return {
+        stage: DatasetRef.model_validate(
+            ref | {"uri": str(here / Path(ref["uri"]).name)}
+        )
+        for stage, ref in found.items()
+    }
 
 
 def next_version(models: str, name: str, *, run: str) -> int:

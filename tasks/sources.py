@@ -134,7 +134,7 @@ def _list_table(
     """List the manifest in `raw`, whose paths start at the tree's root."""
     notes = [said] if said else []
     if raw.startswith(b"PAR1") or suffix(name) == "parquet":
-        table = read_parquet(open_parquet(io.BytesIO(raw), name=name))
+        table = read_parquet(open_parquet(io.BytesIO(raw), name=name), name=name)
     else:
         table = read_csv(raw, name=name, notes=notes)
     return list_manifest(tree, table, name=name, settings=settings, notes=notes)

@@ -188,7 +188,10 @@ def list_coco(
     """
     notes, rows = list[str](), list[Row]()
     for path, raw in files.items():
-        rows += _coco_rows(tree, path, _coco(raw, path), notes)
+        try:
+            rows += _coco_rows(tree, path, _coco(raw, path), notes)
+        except (TypeError, AttributeError) as error:  # a list where an id should be
+            raise SourceError(f"{path!r} is no sound COCO JSON: {error}.") from error
     return _build(one_split(rows, notes), tree, "coco", settings, notes)
 
 

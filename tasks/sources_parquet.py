@@ -28,10 +28,22 @@ def open_parquet(where: str | IO[bytes], *, name: str | None = None) -> Any:
     try:
         return pq.ParquetFile(where)
     except (pa.ArrowException, OSError) as error:
-        raise SourceError(
-            f"Parquet file {name or where!r} cannot be read: {error}. Fetch or write "
-            "it again."
-        ) from error
+        raise _damaged(name or str(where), error) from error
+
+
+def _damaged(name: str, error: Exception) -> SourceError:
+    return SourceError(
+        f"Parquet file {name!r} cannot be read: {error}. Fetch or write it again."
+    )
+
+
+def _cells(file: Any, names: Sequence[str], *, name: str) -> dict[str, list[Any]]:
+    """Return whole columns of a Parquet file as lists."""
+    try:
+        table = file.read(columns=list(names))
+    except (ValueError, OSError) as error:  # Arrow's errors are ValueErrors
+        raise _damaged(name, error) from error
+    return {column: table[column].to_pylist() for column in names}
 
 
 def image_column(schema: Any, settings: SourceSettings) -> str | None:
@@ -51,10 +63,9 @@ def image_column(schema: Any, settings: SourceSettings) -> str | None:
     return (usual or fitting or [None])[0]
 
 
-def read_parquet(file: Any) -> Table:
+def read_parquet(file: Any, *, name: str) -> Table:
     """Return the cells of a Parquet manifest."""
-    table = file.read()
-    return Table({name: table[name].to_pylist() for name in table.column_names}, {})
+    return Table(_cells(file, file.schema_arrow.names, name=name), {})
 
 
 def list_hub(root: str, shards: Sequence[str], settings: SourceSettings) -> Listing:
@@ -94,9 +105,9 @@ def _shard_rows(
 ) -> list[Row]:
     columns = _columns(file.schema_arrow.names, settings)
     wanted = [name for name in columns.values() if name is not None]
-    table = file.read(columns=wanted)
+    found = _cells(file, wanted, name=shard)
     cells = {
-        ours: _named(table[theirs].to_pylist(), _names(file, theirs))
+        ours: _named(found[theirs], _names(file, theirs))
         for ours, theirs in columns.items()
         if theirs is not None
     }

@@ -10,6 +10,7 @@ from pydantic import Field
 from data_contracts.config import Settings
 from data_contracts.dataset import Array
 from data_contracts.references import DatasetRef
+from data_contracts.store import Dataset
 from tasks.stage import Build, run_stage, stage_task
 
 VERSION = 1
@@ -135,3 +136,8 @@ def split_dataset(source: DatasetRef, settings: SplitSettings) -> DatasetRef:
         version=VERSION,
         settings=settings,
     )
+
+
+def has_given_splits(source: DatasetRef) -> bool:
+    """Whether the source gave splits, so that leakage is reported and not refused."""
+    return bool(Dataset(source).attributes["given_splits"])

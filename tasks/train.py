@@ -87,8 +87,11 @@ class AugmentSettings(Settings):
     cutmix: float = Field(
         RECIPE.augment.cutmix, ge=0, le=1, description="Chance to paste between pairs."
     )
+    resolution: float = Field(
+        RECIPE.augment.resolution, gt=0, le=2, description="Side of the views, share."
+    )
     size: int | None = Field(
-        RECIPE.augment.size, ge=8, description="Side of the views; none is the image's."
+        RECIPE.augment.size, ge=8, description="Side of the views; none: by resolution."
     )
 
 
@@ -243,7 +246,8 @@ def train_model(
     finished = folder / "trained.json"
     if finished.exists():
         log.info("train     already done (%s)", run)
-        return Trained.model_validate_json(finished.read_text())
+        before = Trained.model_validate_json(finished.read_text())
+        return before.model_copy(update={"folder": str(folder)})
     with storage_errors(str(folder)):
         folder.mkdir(parents=True, exist_ok=True)
         trained = _train(source, settings, folder, start)

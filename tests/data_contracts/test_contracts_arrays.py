@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -63,6 +63,11 @@ def test_two_faults_of_one_row_make_one_offender():
     assert found.faults == {"not finite": 1, "above 1": 1}
 
 
+def test_rows_of_every_fault_are_offenders():
+    found = finding([-9, 0, 9], names=["a", "b", "c"], min=-1, max=1)
+    assert found.offenders == ["a", "c"]
+
+
 def test_a_missing_array_is_an_error_not_a_pass():
     found = finding({"y": np.zeros(2)}, max=1)
     assert judge(rule(max=1), found).verdict == Verdict.ERROR
@@ -101,6 +106,7 @@ def test_a_rule_that_asks_nothing_or_the_impossible_is_refused(asked):
         rule(**asked)
 
 
+@settings(deadline=None)
 @given(
     rows=st.lists(st.lists(st.floats(width=32), min_size=2, max_size=2), max_size=60),
     cuts=st.lists(st.integers(0, 60), max_size=4),

@@ -15,6 +15,7 @@ from tests.data_contracts.contract_tables import (
     check_one,
     good_predictions,
     good_table,
+    one_rule,
     put,
     repeat,
     shipped_contract,
@@ -38,6 +39,9 @@ def test_images_are_named_whatever_the_index_of_the_table():
     frame = frame.set_index("sha256", drop=False)[::-1]
     result = check_one("ingested", "widths are possible", frame)
     assert result.offenders == ["bread/7.jpg"]
+    frame.loc[frame.index[5], "split"] = "dev"
+    result = check_one("ingested", "given splits are known", frame)
+    assert result.offenders == [frame["path"].iloc[5]]
 
 
 def test_a_row_without_a_path_is_named_by_its_number():
@@ -86,6 +90,13 @@ def test_a_missing_column_is_an_error_and_the_other_rules_still_run():
     first = report.failures[0]
     assert first.observed == "column `kind` is missing"
     assert "missing kind, sigma" in describe(report)
+
+
+def test_a_rule_that_cannot_be_applied_stops_the_run_even_if_only_a_warning():
+    alone = one_rule("split", "the test is large enough to decide on")
+    report = check_table(alone, good_table().drop(columns="use"))
+    with pytest.raises(ContractError, match="could not be checked"):
+        enforce(report)
 
 
 def test_a_table_without_the_column_that_selects_rows_is_an_error():

@@ -199,7 +199,8 @@ def test_an_empty_file_sets_nothing_and_a_binary_one_is_refused(tmp_path):
 
 
 def test_help_lists_every_setting_with_default_choices_and_meaning():
-    text = help_text(Job, "train")
+    text = help_text(Job, "train", about="Train something")
+    assert "\nTrain something.\n" in text
     for setting in leaves(Job):
         assert setting.key in text
         assert setting.field.description.rstrip(".") in text

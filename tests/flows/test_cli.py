@@ -36,7 +36,7 @@ def run(config):
         print("python"); os.write(1, b"descriptor\\n"); warnings.warn("careful")
         ctypes.CDLL(None).puts(b"library"); ctypes.CDLL(None).fflush(None)
         subprocess.run([sys.executable, "-c", "print('child')"])
-        logging.getLogger().warning("log")
+        logging.getLogger("sightline").info("stage 9 to 8 images")
     if config.how == "contract":
         raise ContractError("3 of 9 images are not RGB. Convert them")
     if config.how == "bug":
@@ -124,7 +124,14 @@ def test_only_the_result_reaches_standard_output(command):
     assert done.returncode == 0
     (line,) = done.stdout.splitlines()
     assert json.loads(line) == {"accuracy": None, "how": "noise", "odd": {"1": [2, 3]}}
-    for noise in ("python", "descriptor", "library", "child", "log", "careful"):
+    for noise in (
+        "python",
+        "descriptor",
+        "library",
+        "child",
+        "stage 9 to 8",
+        "careful",
+    ):
         assert noise in done.stderr
 
 

@@ -18,7 +18,7 @@ from models import steps
 from models.augment import NONE, Augment
 from models.backbones import ResNet, Shape
 from models.losses import cross_entropy
-from models.optim import adamw, decayed_weights, warmup_cosine
+from models.optim import adamw, decayed_weights, muon, warmup_cosine
 
 ROOT = Path(__file__).parents[2]
 VIEW = {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.25, 0.3)}
@@ -171,6 +171,22 @@ def test_the_learning_rate_rises_then_falls_to_nothing():
     assert rates[100] == pytest.approx(0.0, abs=1e-6)
     assert (np.diff(rates[:10]) > 0).all()
     assert (np.diff(rates[11:]) < 0).all()
+
+
+def test_muon_steps_are_orthogonal_for_inner_convolutions_and_adam_s_elsewhere():
+    model = ResNet(Shape((8, 8), (1, 1), "half"), num_classes=3, rngs=nnx.Rngs(0))
+    tx = muon(1.0, weight_decay=0, clip=1e9, iterations=5, adam_share=0.5)
+    _, state = steps.create_state(model, tx)
+    grads = jax.tree.map(
+        lambda a: jax.random.normal(jax.random.key(a.size), a.shape), state.params
+    )
+    updates, _ = tx.update(grads, state.opt, state.params)
+    inner = updates["blocks"][0]["first"]["conv"]["kernel"].reshape(-1, 8)
+    singular = np.linalg.svd(inner, compute_uv=False)
+    assert singular.min() > 0.5
+    assert singular.max() < 1.5
+    for adam in (updates["stem"]["conv"]["kernel"], updates["head"]["bias"]):
+        np.testing.assert_allclose(np.abs(adam), 0.5, rtol=1e-3)
 
 
 def test_vectors_do_not_decay():

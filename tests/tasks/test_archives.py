@@ -195,6 +195,21 @@ def test_a_flipped_byte_in_a_zip_fails_its_checksum(
         found.read(found.path.index("top/train/cat/1.png"))
 
 
+def test_two_archives_can_be_read_by_turns(
+    tmp_path: Path, settings: SourceSettings
+) -> None:
+    names = ["top/train/cat/1.png", "top/train/dog/1.png"]
+    one, two = (
+        list_source(
+            str(pack(tmp_path / f"{i}.zip", {"a.png": FILES[name]})), settings=settings
+        )
+        for i, name in enumerate(names)
+    )
+    for _ in range(2):
+        assert one.read(0) == FILES[names[0]]
+        assert two.read(0) == FILES[names[1]]
+
+
 def test_encrypted_members_are_a_problem(
     tmp_path: Path, settings: SourceSettings
 ) -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.catalogue_plan import Dice, choose, plan
+from tasks.catalogue_plan import _STEPS, Dice, _even, choose, plan
 from tasks.catalogue_settings import KINDS, LOOKALIKE, CatalogueSettings
 
 N = 4000
@@ -92,6 +92,11 @@ def test_knobs_do_not_move_together():
         ]
     )
     assert np.abs(np.corrcoef(hits) - np.eye(len(hits))).max() < 0.07
+
+
+def test_the_steps_of_all_knobs_are_independent():
+    even = [_even(CatalogueSettings(), np.arange(N), knob) for knob in _STEPS]
+    assert np.abs(np.corrcoef(even) - np.eye(len(even))).max() < 0.05
 
 
 def test_kinds_are_as_frequent_as_the_imbalance_says():

@@ -24,7 +24,7 @@ def test_noise_is_routed_by_its_kind():
 
 
 def test_small_images_may_carry_more_texture():
-    sigma, impulse = np.array([10.0]), np.zeros(1)
+    sigma, impulse = np.array([13.0]), np.zeros(1)
     assert route(sigma, impulse, size=64, settings=SETTINGS)[0] == "gaussian"
     assert route(sigma, impulse, size=32, settings=SETTINGS)[0] == "none"
 

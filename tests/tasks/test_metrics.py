@@ -1,7 +1,5 @@
 """Figures agree with their definitions and carry honest intervals."""
 
-import time
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -144,15 +142,16 @@ def test_intervals_narrow_with_images_and_widen_with_copies():
         assert width(copies, name) == pytest.approx(width(few, name), rel=0.05)
 
 
-@pytest.mark.parametrize("name", ["top1", "macro_f1", "brier", "nll"])
-def test_intervals_cover_the_truth(name):
+def test_intervals_cover_the_truth():
+    names = ("top1", "macro_f1", "brier", "nll")
     whole = evaluate(*sample(60_000, 6, seed=1), settings=QUICK)
-    truth = getattr(whole, name).value
-    inside = 0
+    inside = dict.fromkeys(names, 0)
     for seed in range(100):
-        found = getattr(evaluate(*sample(240, 6, seed=seed + 2), settings=QUICK), name)
-        inside += found.low <= truth <= found.high
-    assert inside >= 88
+        found = evaluate(*sample(240, 6, seed=seed + 2), settings=QUICK)
+        for name in names:
+            truth, estimate = getattr(whole, name).value, getattr(found, name)
+            inside[name] += estimate.low <= truth <= estimate.high
+    assert min(inside.values()) >= 88
 
 
 def test_ece_of_a_calibrated_model_is_near_its_null_value():
@@ -214,13 +213,6 @@ def test_weights_move_the_averages():
     )
     assert found.top1.value == pytest.approx(0.75)
     assert found.brier.value == pytest.approx(0.5)
-
-
-def test_a_large_test_set_takes_seconds():
-    probs, labels = sample(10_000, 100)
-    start = time.perf_counter()
-    evaluate(probs, labels, groups=np.arange(10_000) // 2)
-    assert time.perf_counter() - start < 8  # 0.6 s on two idle cores
 
 
 def test_mismatched_shapes_are_refused():

@@ -111,6 +111,7 @@ def test_coco_in_its_usual_folders(tmp_path: Path) -> None:
         ('{"images": [', "no valid JSON"),
         ('{"a": 1}', "lacks 'images'.*its keys are a"),
         ("[1]", "lacks 'images'"),
+        ('{"images": [{"id": []}], "annotations": []}', "no sound COCO"),
         ('{"images": [{"id": 1, "file_name": "x.png"}], "annotations": []}', "none of"),
     ],
 )

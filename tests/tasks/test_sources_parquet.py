@@ -5,11 +5,13 @@ import os
 import pickle
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from data_contracts.errors import SourceError
 from tasks.decode import DecodeSettings, decode_image
 from tests.tasks.listings import listed
 from tests.tasks.pictures import encoded, photo
@@ -54,6 +56,20 @@ def test_a_shard_alone_has_no_split(tmp_path: Path) -> None:
     found = listed(tmp_path / "train.parquet")
     assert found.split == [None] * 5
     assert decode_image(found.read(4), DecodeSettings(image_size=9)).width == 9
+
+
+def test_a_damaged_shard_is_refused_or_its_rows_fail(tmp_path: Path) -> None:
+    path = tmp_path / "train.parquet"
+    shard(path, 9)
+    whole = path.read_bytes()
+    for at in range(4, len(whole), 97):
+        path.write_bytes(whole[:at] + bytes(9) + whole[at + 9 :])
+        os.utime(path, ns=(at, at))
+        with suppress(SourceError):
+            found = listed(path)
+            for i in range(len(found)):
+                with suppress(OSError):
+                    found.read(i)
 
 
 def test_a_rewritten_shard_is_read_anew(tmp_path: Path) -> None:

@@ -1,0 +1,264 @@
+import inspect
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_contracts.errors import ContractError, GateError, UsageError
+from data_contracts.references import Verdict
+from data_contracts.store import Dataset
+from flows import update, versions
+from flows.predict import PredictConfig, predict
+from flows.predict import run as run_predict
+from flows.train import TrainConfig, train
+from flows.train import run as run_train
+from flows.update import NothingNew, UpdateConfig
+from flows.update import run as run_update
+from tasks.gate import GateSettings
+from tasks.train import AugmentSettings, TrainSettings
+from tests.flows.conftest import TRAIN, small_config
+from tests.tasks.pictures import write
+
+
+@pytest.mark.parametrize(
+    ("config", "flow"),
+    [(TrainConfig, train), (UpdateConfig, update.update), (PredictConfig, predict)],
+)
+def test_a_flow_takes_exactly_its_settings(config, flow):
+    parameters = inspect.signature(flow.fn).parameters
+    assert set(parameters) == set(config.model_fields)
+    for name, field in config.model_fields.items():
+        default = parameters[name].default
+        assert default == (
+            inspect.Parameter.empty if field.is_required() else field.default
+        )
+
+
+def test_the_settings_are_those_of_the_recipe():
+    from models.augment import Augment
+    from models.recipe import Recipe
+    from tasks.train import recipe_of
+
+    assert recipe_of(TrainSettings()) == Recipe()
+    assert set(AugmentSettings.model_fields) == set(Augment.__dataclass_fields__)
+
+
+def test_a_first_version_is_trained_judged_and_promoted(trained, own_workspace):
+    assert trained.verdict == Verdict.PASS
+    assert trained.promoted
+    assert trained.model.version == 1
+    assert trained.metrics["top1"].low > 0.4
+    assert trained.metrics["top1"].low <= trained.metrics["top1"].value
+    assert trained.images["in all"] == 300
+    assert trained.quarantine
+    assert sum(trained.quarantine.values()) == 3
+    folder = own_workspace / "models" / "shop"
+    assert (folder / "champion").read_text().strip() == "1"
+    assert {p.name for p in (folder / "1").iterdir()} >= {
+        "manifest.json",
+        "gate.json",
+        "card.md",
+        "model",
+        "report.html",
+    }
+    events = [json.loads(line)["event"] for line in (folder / "events.jsonl").open()]
+    assert events == ["registered", "blessed", "promoted"]
+
+
+def test_the_report_is_one_file_without_network(trained):
+    page = Path(trained.report).read_text()
+    assert "Promoted: shop version 1" in page
+    assert 'src="http' not in page
+    assert 'href="http' not in page
+
+
+def test_json_holds_what_a_machine_needs(trained):
+    found = json.loads(json.dumps(trained.to_json()))
+    assert set(found) >= {
+        "run",
+        "dataset",
+        "model",
+        "metrics",
+        "gate",
+        "seconds",
+        "report",
+        "verdict",
+    }
+    assert {check["check"] for check in found["gate"]["checks"]}
+
+
+def test_running_again_is_free_and_comes_to_the_same(
+    trained, trained_home, pictures, monkeypatch
+):
+    monkeypatch.setenv("SIGHTLINE_HOME", str(trained_home[0]))
+    again = run_train(small_config(pictures))
+    assert again == trained_home[1]
+
+
+def test_other_limits_make_another_version_of_the_same_weights(
+    trained, pictures, own_workspace
+):
+    strict = GateSettings(floor_top1=0.999)
+    result = run_train(small_config(pictures, gate=strict))
+    assert result.verdict != Verdict.PASS
+    assert result.exit_code == 4
+    assert result.model.version == 2
+    assert not result.promoted
+    assert (own_workspace / "models" / "shop" / "champion").read_text().strip() == "1"
+
+
+def test_a_worse_version_is_registered_rejected_and_exits_4(trained, pictures):
+    weak = TRAIN.model_copy(update={"epochs": 1, "learning_rate": 1e-6})
+    result = run_train(small_config(pictures, train=weak))
+    assert result.exit_code == 4
+    assert result.verdict == Verdict.FAIL
+    assert result.gate.champion == 1
+    assert "Rejected: shop version 2; version 1 stays champion" in result.text()
+    assert any("broken" in check.detail for check in result.gate.checks)
+    with pytest.raises(GateError, match="not blessed|rejected"):
+        versions.promote(versions.PromoteConfig(name="shop", version=2))
+
+
+def test_an_update_brings_an_era_a_class_and_two_gates(trained, more_pictures):
+    result = run_update(
+        UpdateConfig(
+            name="shop",
+            data=str(more_pictures),
+            train=TRAIN.model_copy(update={"epochs": 5}),
+        )
+    )
+    assert result.model.version == 2
+    assert result.gate.champion == 1
+    names = {check.check.split(":")[0] for check in result.gate.checks}
+    assert names == {"old", "new"}
+    dataset = Dataset(result.dataset)
+    assert dataset.names("label_names") == ["bottle", "lamp", "mug", "chair"]
+    assert sorted(set(dataset.column("era"))) == [0, 1]
+    old = Dataset(trained.dataset.model_copy(update={"uri": result.dataset.uri}))
+    np.testing.assert_array_equal(dataset.column("use")[: old.n], old.column("use"))
+    manifest = json.loads((Path(result.model.uri) / "manifest.json").read_text())
+    assert manifest["classes"][:3] == ["bottle", "lamp", "mug"]
+
+
+def test_an_update_with_known_images_does_nothing(trained, pictures):
+    result = run_update(UpdateConfig(name="shop", data=str(pictures)))
+    assert isinstance(result, NothingNew)
+    assert result.exit_code == 0
+    assert "Nothing new" in result.text()
+
+
+def test_an_update_wants_a_champion(own_workspace, pictures):
+    with pytest.raises(UsageError, match="no champion"):
+        run_update(UpdateConfig(name="nobody", data=str(pictures)))
+
+
+@pytest.mark.parametrize("ending", ["parquet", "csv"])
+def test_predictions_name_class_probability_and_version(
+    trained, tmp_path, pictures, ending
+):
+    import pandas as pd
+
+    folder = tmp_path / "new"
+    source = pictures.parent / "images" / "mug"
+    for i, path in enumerate(sorted(source.iterdir())[:5]):
+        folder.mkdir(exist_ok=True)
+        shutil.copy(path, folder / f"{i}.jpg")
+    (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff nothing")
+    out = tmp_path / f"answers.{ending}"
+    result = run_predict(PredictConfig(name="shop", data=str(folder), out=str(out)))
+    assert (result.labelled, result.unread) == (5, 1)
+    frame = pd.read_parquet(out) if ending == "parquet" else pd.read_csv(out)
+    assert set(frame["class"].dropna()) <= {"mug", "bottle", "lamp"}
+    assert frame["probability"].dropna().between(0, 1).all()
+    assert (frame["model_version"] == 1).all()
+    assert frame.set_index("path").loc["broken.jpg", "problem"].startswith("truncated")
+
+
+def test_predicting_sees_the_pixels_that_training_saw(trained, tmp_path, pictures):
+    from tasks.decode import DecodeSettings
+    from tasks.listing import SourceSettings
+    from tasks.predict import decode_block, seen_as_trained
+    from tasks.sources import list_source
+
+    dataset = Dataset(trained.dataset)
+    listing = list_source(str(pictures), settings=SourceSettings())
+    images, _ = decode_block(
+        listing, range(len(listing)), DecodeSettings(image_size=32)
+    )
+    meta = {"denoise": dataset.attributes["lineage"][2]["settings"]}
+    kept = dataset.column("keep")
+    np.testing.assert_array_equal(
+        seen_as_trained(images, meta)[kept], dataset.images[:][kept]
+    )
+
+
+def test_rollback_goes_back_to_the_last_champion(trained, pictures, own_workspace):
+    from models import registry
+
+    root = own_workspace / "models"
+    lax = GateSettings(margin=0.9, margin_macro_f1=0.9, margin_brier=1.9)
+    result = run_train(small_config(pictures, gate=lax))
+    assert result.promoted
+    assert registry.champion(root, "shop").version == 2
+    reply = versions.roll_back(versions.RollbackConfig(name="shop", why="a test"))
+    assert "version 1 is champion again" in reply.text()
+    assert registry.champion(root, "shop").version == 1
+    assert run_train(small_config(pictures, gate=lax)).model.version == 2
+    assert registry.champion(root, "shop").version == 1, "what a person undid stays"
+
+
+def test_listing_and_showing_versions(trained):
+    listed = versions.list_versions(versions.ListConfig())
+    assert "shop" in listed.text()
+    assert listed.to_json()["versions"][0]["status"] == "blessed"
+    shown = versions.show(versions.ShowConfig(name="shop"))
+    assert "promoted by" in shown.text()
+
+
+def folder_of(root: Path, **counts: int) -> Path:
+    seed = 0
+    for name, count in counts.items():
+        for _ in range(count):
+            write(root / name / f"{seed}.png", seed=seed)
+            seed += 1
+    return root
+
+
+def test_one_class_is_refused_before_training(tmp_path, own_workspace):
+    root = folder_of(tmp_path / "in", only=20)
+    with pytest.raises(ContractError, match="class"):
+        run_train(small_config(root))
+    assert not (own_workspace / "runs").exists()
+    assert not (own_workspace / "models").exists()
+
+
+def test_one_image_per_class_is_refused(tmp_path):
+    root = folder_of(tmp_path / "in", **{f"c{i}": 1 for i in range(12)})
+    with pytest.raises(ContractError, match="test"):
+        run_train(small_config(root))
+
+
+def test_mostly_broken_files_are_refused_by_name(tmp_path):
+    root = folder_of(tmp_path / "in", a=8, b=8)
+    for i in range(9):
+        (root / "a" / f"bad{i}.jpg").write_bytes(b"\xff\xd8\xff nothing")
+    with pytest.raises(ContractError, match="bad0.jpg") as caught:
+        run_train(small_config(root))
+    assert caught.value.exit_code == 3
+
+
+def test_a_test_class_never_trained_is_left_out_and_said(tmp_path, own_workspace):
+    root = folder_of(tmp_path / "in" / "train", a=30, b=30)
+    folder_of(tmp_path / "in" / "test", a=12, b=12, c=5)
+    result = run_train(
+        small_config(root.parent, train=TRAIN.model_copy(update={"epochs": 1}))
+    )
+    assert any("c has no training image: its 5 images" in note for note in result.notes)
+    assert result.metrics["top1"].n == 24
+
+
+def test_a_name_that_is_no_name_is_refused():
+    with pytest.raises(UsageError, match="name="):
+        run_train(TrainConfig(data="x", name="../evil"))
