@@ -2,9 +2,9 @@
 
     python benchmarks/ingest.py --data ../shared/data/grocery --rounds 3
 
-The rival reads, decodes (scaled), crops, resizes by area and hashes (SHA-256 and the same
-pHash) on as many threads, and keeps nothing. Ours writes the dataset. Both run in a
-process of their own, in turns; prints one JSON line.
+The rival reads, decodes (scaled), crops, resizes by area and hashes (SHA-256 and the
+same pHash) on as many threads, and keeps nothing. Ours writes the dataset. Both run in
+a process of their own, in turns; prints one JSON line.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 SIZE = 64
+GROCERY = ROOT.parent / "shared" / "data" / "grocery"
 
 
 def images_in(folder: Path) -> list[Path]:
@@ -94,7 +95,7 @@ def measured(which: str, folder: Path) -> dict[str, Any]:
 def main() -> None:
     """Measure in turns and print one JSON line."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared/data/grocery")
+    parser.add_argument("--data", type=Path, default=GROCERY)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", choices=["bare", "ours"])
     arguments = parser.parse_args()
@@ -105,8 +106,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "pictures" / "once"
-        pick = [*images_in(arguments.data / "train"), *images_in(arguments.data / "test")]
-        for path in pick:
+        for path in images_in(arguments.data):
             target = folder / path.relative_to(arguments.data)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(path, target)

@@ -38,6 +38,9 @@ VERBS = {
     "models promote": Verb(
         "flows.versions", "PromoteConfig", "promote", "Make a blessed version champion"
     ),
+    "models waive": Verb(
+        "flows.versions", "WaiveConfig", "waive", "Bless an inconclusive version"
+    ),
     "models rollback": Verb(
         "flows.versions", "RollbackConfig", "roll_back", "Return to an earlier champion"
     ),
@@ -172,7 +175,7 @@ usage: sightline VERB key=value ... [config=FILE.yaml] [--json]
 {listed}
 
   sightline train data=photos/ name=shelf       train, evaluate, gate, register
-  sightline train data=photos/ name=shelf seed=7 train.epochs=40
+  sightline train data=photos/ name=shelf train.epochs=40 decode.image_size=96
   sightline VERB --help                         every setting, default and meaning
 
 Exit codes: 0 done, 1 internal error, 2 bad usage or settings, 3 a contract failed,

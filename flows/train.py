@@ -9,9 +9,9 @@ from typing import Any
 from prefect import flow
 from pydantic import Field
 
-from data_contracts.config import Settings
 from data_contracts.references import DatasetRef
 from flows import workspace
+from flows.arguments import words
 from flows.result import Clock, RunResult
 from flows.stages import (
     CleanSettings,
@@ -103,28 +103,16 @@ def _settled(name: str, uri: str) -> DatasetRef | None:
     return used if used is not None and used.uri == uri else None
 
 
-def commands(verb: str, config: Settings) -> dict[str, str]:
+def commands(verb: str, config: Any) -> dict[str, str]:
     """Return the command lines to show in the report of a run."""
-    changed = flat(config.model_dump(mode="json", exclude_defaults=True))
-    words = shlex.join(f"{key}={value}" for key, value in changed.items())
-    name = f"name={changed['name']}"
+    given = shlex.join(words(config))
+    name = f"name={config.name}"
     return {
-        "Run this again": f"sightline {verb} {words}",
+        "Run this again": f"sightline {verb} {given}",
         "Label new images": f"sightline predict {name} data=FOLDER",
         "Teach it new images": f"sightline update {name} data=FOLDER",
         "Go back to the last champion": f"sightline models rollback {name}",
     }
-
-
-def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested settings as `section.key` pairs."""
-    pairs: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            pairs |= flat(value, f"{prefix}{key}.")
-        else:
-            pairs[prefix + key] = value
-    return pairs
 
 
 def run(config: TrainConfig) -> RunResult:

@@ -23,6 +23,7 @@ from flows.stages import (
 )
 from flows.train import commands
 from tasks.register import champion_config, champion_datasets, find_champion
+from tasks.train import Preset
 
 # From a champion the network has little way to go; measured in docs/training.md.
 SHORT = TrainSettings(epochs=12, learning_rate=5e-4, patience=6)
@@ -123,7 +124,7 @@ def _settings(config: UpdateConfig, champion: ModelRef) -> StageSettings:
     """Return the champion's settings with the update's own."""
     kept = champion_config(champion)
     same = {key: kept[key] for key in StageSettings.model_fields if key in kept}
-    train = config.train.model_copy(update={"preset": kept["train"]["preset"]})
+    train = config.train.model_copy(update={"preset": Preset(kept["train"]["preset"])})
     return StageSettings.model_validate(same).model_copy(
         update={"source": config.source, "train": train, "gate": config.gate}
     )

@@ -1,4 +1,4 @@
-"""`sightline models`: list, show, promote, roll back."""
+"""`sightline models`: list, show, promote, waive, roll back."""
 
 from __future__ import annotations
 
@@ -32,7 +32,21 @@ class PromoteConfig(Settings):
 
     name: str = Field(description="Name of the model.")
     version: int = Field(ge=1, description="A version that the gate has blessed.")
+    force: bool = Field(
+        False, description="Even if the gate met another champion than today's."
+    )
     why: str = Field("by hand", description="Reason, for the record.")
+
+
+class WaiveConfig(Settings):
+    """Settings of `sightline models waive`."""
+
+    name: str = Field(description="Name of the model.")
+    version: int = Field(
+        ge=1, description="A version that the gate found inconclusive."
+    )
+    who: str = Field(description="The person who answers for it.")
+    why: str = Field(description="Reason, for the record.")
 
 
 class RollbackConfig(Settings):
@@ -65,10 +79,30 @@ def show(config: ShowConfig) -> Reply:
 def promote(config: PromoteConfig) -> Reply:
     """Make a blessed version the champion."""
     ref = versions.promote_version(
-        _models(), config.name, version=config.version, why=config.why
+        _models(),
+        config.name,
+        version=config.version,
+        why=config.why,
+        force=config.force,
     )
     words = f"Promoted: {ref.name} version {ref.version}"
     return Reply(words=words, values=ref.model_dump())
+
+
+def waive(config: WaiveConfig) -> Reply:
+    """Bless an inconclusive version on a person's word; promoting it is another step."""
+    versions.waive(
+        _models(),
+        config.name,
+        version=config.version,
+        person=config.who,
+        why=config.why,
+    )
+    words = (
+        f"Blessed: {config.name} version {config.version}, waived by {config.who}\n\n"
+        f"  sightline models promote name={config.name} version={config.version}"
+    )
+    return Reply(words=words, values=config.model_dump())
 
 
 def roll_back(config: RollbackConfig) -> Reply:

@@ -219,6 +219,7 @@ def arenas_of(
             champion=None if champion is None else champion[here],
             groups=columns["group"][rows][here],
             paths=list(columns["path"][rows][here]),
+            known_only=name == "old",
         )
         for name, here in parts.items()
         if here.any()

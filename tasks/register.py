@@ -14,18 +14,20 @@ from typing import Any
 
 from data_contracts.config import digest
 from data_contracts.references import (
+    CheckResult,
     DatasetRef,
     Estimate,
     GateReport,
     ModelRef,
     Reference,
+    Verdict,
 )
 from models import registry
 from models.durable import write_over
 from models.journal import Action
 from tasks.evaluate import Evaluated, arenas_of
 from tasks.evaluation import EvaluateSettings
-from tasks.gate import GateSettings, decide
+from tasks.gate import GateSettings, decide, overall
 from tasks.stage import stage_task
 from tasks.train import Trained
 
@@ -285,6 +287,12 @@ def _judge(
         version=ref.version,
         champion=champion.version if champion else None,
     )
+    lost = [name for name in known if name not in trained.classes]
+    if lost:
+        checks = [*report.checks, lost_classes(lost)]
+        report = report.model_copy(
+            update={"checks": checks, "verdict": overall(checks)}
+        )
     evidence = {
         "dataset": source.model_dump(),
         "checkpoint": digest(manifest_of(ref)["files"]),
@@ -292,6 +300,18 @@ def _judge(
         "device": trained.device,
     }
     return report.model_copy(update={"evidence": report.evidence | evidence})
+
+
+def lost_classes(lost: list[str]) -> CheckResult:
+    """Say that the candidate no longer knows some classes, which a person must want."""
+    return CheckResult(
+        check="classes",
+        verdict=Verdict.INCONCLUSIVE,
+        value=float(len(lost)),
+        limit=0.0,
+        detail=f"The champion knows {len(lost):,} classes that the candidate does not:"
+        f" {', '.join(lost[:10])}.",
+    )
 
 
 def card(
@@ -318,7 +338,7 @@ trained on {trained.device}. `manifest.json` beside this page holds settings, sn
 and versions.
 
 ## Metrics
-On {figures.n:,} test images; 95 % intervals by a bootstrap over duplicate groups.
+On {figures.n:,} test images; with 95 % intervals; duplicate groups count as one.
 
 | figure | value | low | high |
 |---|---|---|---|

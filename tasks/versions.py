@@ -51,13 +51,33 @@ def show_version(models: str, name: str, version: int | None) -> dict[str, Any]:
     return registry.show(Path(models), name, version=version)
 
 
-def promote_version(models: str, name: str, *, version: int, why: str) -> ModelRef:
+def promote_version(
+    models: str, name: str, *, version: int, why: str, force: bool = False
+) -> ModelRef:
     """Make a blessed version the champion.
+
+    Args:
+        models: Folder of the registry.
+        name: Name of the model.
+        version: The version.
+        why: Reason, for the record.
+        force: Promote although the gate compared with another champion than today's.
 
     Raises:
         GateError: The version is not blessed, or met another champion.
     """
-    return registry.promote(Path(models), name, version=version, who=who(), why=why)
+    return registry.promote(
+        Path(models), name, version=version, who=who(), why=why, force=force
+    )
+
+
+def waive(models: str, name: str, *, version: int, person: str, why: str) -> None:
+    """Bless a version that the gate found inconclusive, on a person's word.
+
+    Raises:
+        GateError: The gate failed the version, or did not judge it.
+    """
+    registry.waive(Path(models), name, version=version, who=person, why=why)
 
 
 def roll_back(models: str, name: str, *, version: int | None, why: str) -> ModelRef:

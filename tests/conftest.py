@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 ROOT = Path(__file__).parents[1]
 CACHE = ROOT / ".cache"
@@ -31,6 +32,10 @@ os.environ |= {
 }
 for name in ("PREFECT_API_URL", "PREFECT_PROFILE", "SIGHTLINE_DASK"):
     os.environ.pop(name, None)
+
+# Machines are shared: a slow moment is no failure.
+settings.register_profile("shared", deadline=None)
+settings.load_profile("shared")
 
 OURS = "flows|tasks|models|data_contracts|serving"
 
@@ -66,11 +71,17 @@ def prefect_server(prefect_process: str) -> Iterator[str]:
     from prefect.settings import (
         PREFECT_API_URL,
         PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+        PREFECT_LOGGING_TO_API_ENABLED,
         temporary_settings,
     )
 
-    # Joining the heartbeat thread costs each flow run about a second.
-    quick = {PREFECT_API_URL: prefect_process, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
+    # Joining the heartbeat thread costs each flow run about a second, and log lines
+    # may still be on their way when the server is gone.
+    quick = {
+        PREFECT_API_URL: prefect_process,
+        PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
+        PREFECT_LOGGING_TO_API_ENABLED: False,
+    }
     with pytest.MonkeyPatch.context() as patch, temporary_settings(quick):
         patch.setenv("PREFECT_API_URL", prefect_process)
         yield prefect_process

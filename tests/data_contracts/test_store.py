@@ -10,7 +10,9 @@ from tests.datasets import NoSettings, make_dataset
 
 
 def test_columns_come_back_as_written(tmp_path):
-    ref = make_dataset(tmp_path, 5, text=np.array(["", "é", "<b>", "日本", "x"], object))
+    ref = make_dataset(
+        tmp_path, 5, text=np.array(["", "é", "<b>", "日本", "x"], object)
+    )
     dataset = Dataset(ref)
     assert dataset.n == ref.n == 5
     assert list(dataset.column("text")) == ["", "é", "<b>", "日本", "x"]
@@ -55,7 +57,12 @@ def test_a_stage_is_built_once(tmp_path):
 
     def run():
         return run_stage(
-            "clean", build, uri=source.uri, parent=source, version=1, settings=NoSettings()
+            "clean",
+            build,
+            uri=source.uri,
+            parent=source,
+            version=1,
+            settings=NoSettings(),
         )
 
     assert run() == run()
@@ -98,7 +105,12 @@ def test_a_failed_stage_leaves_nothing_visible(tmp_path):
 
     def run(build):
         return run_stage(
-            "clean", build, uri=source.uri, parent=source, version=1, settings=NoSettings()
+            "clean",
+            build,
+            uri=source.uri,
+            parent=source,
+            version=1,
+            settings=NoSettings(),
         )
 
     with pytest.raises(RuntimeError):
@@ -121,7 +133,7 @@ def test_a_newer_workspace_is_refused(tmp_path):
 
     zarr.open_group(session.store).attrs["schema_version"] = 99
     newer = ref.model_copy(update={"snapshot": session.commit("newer")})
-    with pytest.raises(SchemaError, match="schema 99.*Upgrade"):
+    with pytest.raises(SchemaError, match=r"schema 99.*Upgrade"):
         Dataset(newer)
 
 

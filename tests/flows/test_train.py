@@ -117,7 +117,7 @@ def test_a_worse_version_is_registered_rejected_and_exits_4(trained, pictures):
     assert result.gate.champion == 1
     assert "Rejected: shop version 2; version 1 stays champion" in result.text()
     assert any("broken" in check.detail for check in result.gate.checks)
-    with pytest.raises(GateError, match="not blessed|rejected"):
+    with pytest.raises(GateError, match=r"not blessed|rejected"):
         versions.promote(versions.PromoteConfig(name="shop", version=2))
 
 
@@ -244,7 +244,7 @@ def test_mostly_broken_files_are_refused_by_name(tmp_path):
     root = folder_of(tmp_path / "in", a=8, b=8)
     for i in range(9):
         (root / "a" / f"bad{i}.jpg").write_bytes(b"\xff\xd8\xff nothing")
-    with pytest.raises(ContractError, match="bad0.jpg") as caught:
+    with pytest.raises(ContractError, match=r"bad0\.jpg") as caught:
         run_train(small_config(root))
     assert caught.value.exit_code == 3
 

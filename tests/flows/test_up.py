@@ -54,7 +54,7 @@ def ask(address: str, path: str, body: dict | None = None) -> object:
         return json.load(answer)
 
 
-def wait_for(fact, *, seconds: float = 90) -> object:
+def wait_for(fact, *, seconds: float = 300) -> object:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if found := fact():
@@ -130,7 +130,7 @@ def test_up_deploys_runs_and_leaves_no_program_behind(started, own_workspace, tm
     assert len(ours(own_workspace)) >= 3  # server, worker, the run
 
     os.killpg(program.pid, signal.SIGINT)
-    out, _ = program.communicate(timeout=90)
+    out, _ = program.communicate(timeout=180)
     assert program.returncode == 0, log.read_text()
     assert json.loads(out) == {"address": f"http://127.0.0.1:{port}", "stopped": True}
     assert ours(own_workspace) == []

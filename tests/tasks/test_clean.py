@@ -10,7 +10,9 @@ from tests.datasets import make_dataset
 
 
 def cleaned(tmp_path, n=12, settings=None, **columns):
-    ref = clean_dataset(make_dataset(tmp_path, n, **columns), settings or CleanSettings())
+    ref = clean_dataset(
+        make_dataset(tmp_path, n, **columns), settings or CleanSettings()
+    )
     return ref, Dataset(ref).columns("keep", "reason", "remark", "group", "canonical")
 
 

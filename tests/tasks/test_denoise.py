@@ -34,7 +34,9 @@ def test_filters_bring_a_noisy_picture_nearer_to_the_clean_one():
     gaussian = np.clip(clean + rng.normal(0, 20, clean.shape), 0, 255).astype(np.uint8)
     impulse = clean.copy()
     impulse[rng.random((64, 64)) < 0.1] = 255
-    out = denoise(np.stack([clean, gaussian, impulse]), np.array(["none", "gaussian", "impulse"]))
+    out = denoise(
+        np.stack([clean, gaussian, impulse]), np.array(["none", "gaussian", "impulse"])
+    )
     np.testing.assert_array_equal(out[0], clean)
     assert error(out[1], clean) < 0.6 * error(gaussian, clean)
     assert error(out[2], clean) < 0.3 * error(impulse, clean)

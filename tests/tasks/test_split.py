@@ -33,7 +33,10 @@ def test_every_class_is_divided_in_the_same_shares():
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 8)), min_size=1), st.integers(0, 9))
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 8)), min_size=1),
+    st.integers(0, 9),
+)
 def test_a_duplicate_group_stays_in_one_split(rows, seed):
     label = [pair[0] for pair in rows]
     key = [pair[0] * 100 + pair[1] for pair in rows]
@@ -99,7 +102,10 @@ def test_a_class_without_training_images_is_left_out_and_counted():
 
 def test_the_stage_names_classes_that_are_left_out(tmp_path):
     source = make_dataset(
-        tmp_path, 9, label=np.array([0, 1] * 4 + [2]), names="abc",
+        tmp_path,
+        9,
+        label=np.array([0, 1] * 4 + [2]),
+        names="abc",
         split=np.array([0, 0, 0, 0, 0, 0, 2, 2, 2]),
     )
     ref = split_dataset(clean_dataset(source, CleanSettings()), SETTINGS)
