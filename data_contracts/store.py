@@ -174,6 +174,14 @@ def check_schema(group: zarr.Group, *, uri: str) -> None:
         )
 
 
+def holds_dataset(uri: str) -> bool:
+    """Whether there is a dataset at the folder `uri`."""
+    # Icechunk would make the folder, and panic where it may not.
+    with storage_errors(uri):
+        there = Path(uri).is_dir()
+    return there and icechunk.Repository.exists(icechunk.local_filesystem_storage(uri))
+
+
 def open_repository(uri: str, *, create: bool = False) -> icechunk.Repository:
     """Open the dataset at the folder `uri`.
 
@@ -184,7 +192,7 @@ def open_repository(uri: str, *, create: bool = False) -> icechunk.Repository:
     if "://" in uri:
         raise SchemaError(f"Datasets live in a local folder; got {uri!r}.")
     storage = icechunk.local_filesystem_storage(uri)
-    if icechunk.Repository.exists(storage):
+    if holds_dataset(uri):
         return icechunk.Repository.open(storage)
     if not create:
         raise SchemaError(f"There is no dataset at {uri}. Give the folder of one.")

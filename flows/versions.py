@@ -90,7 +90,7 @@ def promote(config: PromoteConfig) -> Reply:
 
 
 def waive(config: WaiveConfig) -> Reply:
-    """Bless an inconclusive version on a person's word; promoting it is another step."""
+    """Bless an inconclusive version on a person's word; promoting is a step more."""
     versions.waive(
         _models(),
         config.name,

@@ -23,6 +23,7 @@ from data_contracts.store import (
     Dataset,
     Writer,
     find_stage,
+    holds_dataset,
     open_repository,
     storage_errors,
 )
@@ -159,7 +160,9 @@ def stage_identity(
 
 def find_head(uri: str, key: str) -> DatasetRef | None:
     """Return the newest snapshot of a line of ingests, named by `key`."""
-    repository = open_repository(uri, create=True)
+    if not holds_dataset(uri):
+        return None
+    repository = open_repository(uri)
     branch = f"head-{key}"
     if branch not in repository.list_branches():
         return None

@@ -175,7 +175,7 @@ def test_the_learning_rate_rises_then_falls_to_nothing():
 
 def test_muon_steps_are_orthogonal_for_inner_convolutions_and_adam_s_elsewhere():
     model = ResNet(Shape((8, 8), (1, 1), "half"), num_classes=3, rngs=nnx.Rngs(0))
-    tx = muon(1.0, weight_decay=0, clip=1e9, iterations=5, adam_share=0.5)
+    tx = muon(0.5, weight_decay=0, clip=1e9, iterations=5, speed=2)
     _, state = steps.create_state(model, tx)
     grads = jax.tree.map(
         lambda a: jax.random.normal(jax.random.key(a.size), a.shape), state.params

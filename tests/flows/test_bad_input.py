@@ -1,0 +1,136 @@
+"""What goes wrong ends in one clear error, and loses nothing."""
+
+import contextlib
+import json
+import os
+import subprocess
+import threading
+
+import pytest
+
+from data_contracts.errors import WorkspaceError
+from data_contracts.store import Dataset, find_snapshots
+from flows.cli import execute, main
+from flows.result import Clock
+from flows.stages import prepare
+from tests.flows.conftest import small_config
+from tests.flows.test_train import folder_of
+from tests.tasks.test_ingest import ingest, tree
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["train", "data=nowhere", "name=x"], 2, "nowhere"),
+        (["train", "name=x"], 2, "data"),
+        (["train", "data=.", "name=x", "trian.epochs=3"], 2, "train.epochs"),
+        (["train", "data=.", "name=x", "train.epochs=0"], 2, "train.epochs"),
+        (["train", "data=.", "name=x", "train.preset=smal"], 2, "small"),
+        (["train", "data=.", "name=a/b"], 2, "name='a/b'"),
+        (["predict", "name=nobody", "data=."], 2, "nobody"),
+        (["models", "rollback", "name=nobody"], 2, "nobody"),
+        (["data", "show", "uri=nowhere"], 2, "no dataset"),
+        (["tarin"], 2, "train"),
+    ],
+)
+def test_the_command_line_says_what_is_wrong(
+    words, code, said, capfd, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    assert main([*words, "--json"]) == code
+    error = json.loads(capfd.readouterr().out)["error"]
+    assert error["exit_code"] == code
+    assert said in error["message"]
+
+
+def test_a_broken_contract_exits_3_and_names_the_images(tmp_path, capfd):
+    root = folder_of(tmp_path / "in", a=8, b=8)
+    for i in range(9):
+        (root / "a" / f"bad{i}.jpg").write_bytes(b"\xff\xd8\xff nothing")
+    assert main(["train", f"data={root}", "name=x", "--json"]) == 3
+    assert "a/bad0.jpg" in json.loads(capfd.readouterr().out)["error"]["message"]
+
+
+def test_a_rejected_model_exits_4(trained, pictures, capfd):
+    words = ["train", f"data={pictures}", "name=shop", "decode.image_size=32"]
+    words += [
+        "train.epochs=6",
+        "train.batch_size=32",
+        "gate.floor_top1=0.999",
+        "--json",
+    ]
+    assert main(words) == 4
+    found = json.loads(capfd.readouterr().out)
+    assert found["verdict"] in {"fail", "inconclusive"}
+    assert found["model"]["version"] == 2
+
+
+@contextlib.contextmanager
+def small_disk(place, *, size: str):
+    """Mount a disk of that size; skip where that is not allowed."""
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("no right to mount a small disk")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+
+
+def test_a_full_disk_loses_nothing(tmp_path):
+    root = tree(tmp_path / "in", {"a": 6, "b": 6})
+    with small_disk(tmp_path / "disk", size="700k") as disk:
+        before = ingest(root, disk)
+        tree(root, {"a": 1200}, first=100)
+        with pytest.raises(WorkspaceError, match="disk is full"):
+            ingest(root, disk)
+        assert [ref.digest for ref in find_snapshots(before.uri)] == [before.digest]
+        assert Dataset(before).images[:].any(axis=(1, 2, 3)).all()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root may become somebody else")
+def test_a_workspace_without_permission_is_refused(tmp_path):
+    root = tree(tmp_path / "in", {"a": 2, "b": 2})
+    ingest(root, tmp_path / "mine")  # imports all that nobody may not read
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder.stat().st_uid == 0 and str(folder).startswith("/tmp/"):
+            folder.chmod(0o755)
+    os.seteuid(65534)
+    try:
+        with pytest.raises(WorkspaceError, match="No permission"):
+            ingest(root, tmp_path / "theirs")
+    finally:
+        os.seteuid(0)
+
+
+def test_two_runs_at_once_on_one_dataset_do_the_work_once(tmp_path, own_workspace):
+    root = folder_of(tmp_path / "in", a=40, b=40)
+    found, uri = [], str(own_workspace / "datasets" / "x")
+
+    def run() -> None:
+        config = small_config(root, name="x")
+        found.append(prepare(str(root), config, uri=uri, clock=Clock())[0]["split"])
+
+    threads = [threading.Thread(target=run) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 3
+    assert len(set(found)) == 1
+    assert len(find_snapshots(uri)) == 4
+
+
+def test_one_training_run_at_a_time(trained_home, own_workspace, pictures):
+    import shutil
+
+    from models.checkpoint import only_run
+
+    shutil.copytree(trained_home[0], own_workspace)
+    run = next((own_workspace / "runs").iterdir())
+    (run / "trained.json").unlink()
+    words = ["train", f"data={pictures}", "name=shop", "decode.image_size=32"]
+    words += ["train.epochs=6", "train.batch_size=32"]
+    with only_run(run), pytest.raises(WorkspaceError, match="in use by another run"):
+        execute(words, environ={})
