@@ -85,9 +85,9 @@ def jax_rounds(images: Any, labels: Any, options: Any) -> tuple[Rounds, int]:
     import jax
 
     from models import steps
-    from models.augment import NONE
     from models.backbones import create_model
     from models.optim import adamw
+    from models.recipe import NONE
 
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", options.threads)

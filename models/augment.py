@@ -5,58 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-
-@dataclasses.dataclass(frozen=True)
-class Augment:
-    """Settings for `augment` and `mix`.
-
-    Attributes:
-        flip: Chance of a left-right mirror.
-        rotate: Largest turn, in degrees.
-        zoom: Smallest and largest side of the view, as shares of the image's side.
-        stretch: Largest log2 change of the view's aspect ratio.
-        shift: Largest move of a view beyond the image's edge, as a share of its side.
-        brightness: Largest change, as a share of the range.
-        contrast: Largest log2 change.
-        saturation: Largest log2 change.
-        erase: Side of the largest grey square, as a share of the view's side; 0 is off.
-        mixup: Chance that an image is blended with another of the batch.
-        cutmix: Chance that an image gets a box of another of the batch.
-        resolution: Side of the views, as a share of the image's side.
-        size: Side of the views in pixels; None goes by `resolution`.
-    """
-
-    flip: float = 0.5
-    rotate: float = 15.0
-    zoom: tuple[float, float] = (0.4, 1.0)
-    stretch: float = 0.3
-    shift: float = 0.05
-    brightness: float = 0.2
-    contrast: float = 0.5
-    saturation: float = 0.5
-    erase: float = 0.0
-    mixup: float = 0.2
-    cutmix: float = 0.3
-    # Views are zoomed in, so a smaller side shows things at the size that they have in
-    # the whole image at evaluation (arXiv 1906.06423), at 1.5 times the speed.
-    resolution: float = 0.75
-    size: int | None = None
-
-
-NONE = Augment(
-    flip=0,
-    rotate=0,
-    zoom=(1, 1),
-    stretch=0,
-    shift=0,
-    brightness=0,
-    contrast=0,
-    saturation=0,
-    erase=0,
-    mixup=0,
-    cutmix=0,
-    resolution=1,
-)
+from models.recipe import NONE, Augment
 
 
 def augment(images: jax.Array, key: jax.Array, settings: Augment) -> jax.Array:

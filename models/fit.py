@@ -39,7 +39,7 @@ from models.feed import (
     train_batches,
     val_batches,
 )
-from models.optim import adamw, warmup_cosine
+from models.optim import OPTIMIZERS, warmup_cosine
 from models.order import batch_sizes, steps_per_epoch
 from models.recipe import Recipe
 from models.steps import (
@@ -175,7 +175,9 @@ def fit(
     learning_rate = warmup_cosine(
         recipe.learning_rate, recipe.epochs * steps, warmup=recipe.warmup
     )
-    tx = adamw(learning_rate, weight_decay=recipe.weight_decay, clip=recipe.clip)
+    tx = OPTIMIZERS[recipe.optimizer](
+        learning_rate, weight_decay=recipe.weight_decay, clip=recipe.clip
+    )
     graphdef, state = create_state(model, tx)
     if init is not None:
         params, stats = warm_start((state.params, state.stats), init)

@@ -87,6 +87,9 @@ def muon(
     )
 
 
+OPTIMIZERS = {"adamw": adamw, "muon": muon}
+
+
 def inner_convolutions(params: Any) -> Any:
     """Give the axes that Muon contracts in each leaf; None leaves it to Adam."""
     axes = MuonDimensionNumbers(reduction_axis=(0, 1, 2), output_axis=3)

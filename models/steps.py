@@ -13,8 +13,9 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from models.augment import Augment, augment, mix
+from models.augment import augment, mix
 from models.losses import cross_entropy
+from models.recipe import Augment
 
 AXIS = "batch"
 Channels = tuple[float, float, float]

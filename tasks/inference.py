@@ -51,7 +51,7 @@ class Predictor:
             image_size=self.meta["image_size"],
             seed=0,
         )
-        graphdef, _, _ = nnx.split(model, nnx.Param, ...)
+        graphdef, *_ = nnx.split(model, nnx.Param, ...)
         self._predict = make_predict(
             graphdef, mean=self._channels("mean"), std=self._channels("std"), mesh=mesh
         )

@@ -267,7 +267,7 @@ def _augmented(source: Dataset, settings: TrainSettings) -> list[Augmented]:
     seen = augment(
         jax.numpy.asarray(np.repeat(images, views, axis=0)),
         jax.random.key(settings.seed),
-        recipe_of(settings).augment,
+        recipe_of(settings, n=len(train)).augment,
     )
     pixels = np.asarray(np.rint(np.asarray(seen) * 255), np.uint8)
     pixels = pixels.reshape(len(rows), views, *pixels.shape[1:])

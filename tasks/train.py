@@ -18,8 +18,7 @@ from data_contracts.dataset import Array
 from data_contracts.errors import ContractError
 from data_contracts.references import DatasetRef, ModelRef, Reference
 from data_contracts.store import Dataset, storage_errors
-from models.augment import Augment
-from models.recipe import Recipe
+from models.recipe import LEAST_EPOCHS, MOST_EPOCHS, VIEWS, Augment, Recipe, epochs_for
 from tasks.inference import devices
 from tasks.progress import Progress
 from tasks.split import TRAIN, VAL
@@ -38,6 +37,13 @@ class Preset(StrEnum):
 
     small = "small"
     resnet18 = "resnet18"
+
+
+class Optimizer(StrEnum):
+    """Ways to step along a gradient."""
+
+    muon = "muon"
+    adamw = "adamw"
 
 
 class Feed(StrEnum):
@@ -99,8 +105,15 @@ class TrainSettings(Settings):
     """Settings of the stage `train`."""
 
     preset: Preset = Field(Preset(RECIPE.preset), description="The network.")
-    epochs: int = Field(
-        RECIPE.epochs, ge=1, le=10_000, description="Passes over train."
+    optimizer: Optimizer = Field(
+        Optimizer(RECIPE.optimizer), description="How weights are stepped."
+    )
+    epochs: int | None = Field(
+        None,
+        ge=1,
+        le=10_000,
+        description=f"Passes over the images; none: those that show {VIEWS:,} images,"
+        f" {LEAST_EPOCHS} to {MOST_EPOCHS}.",
     )
     batch_size: int = Field(RECIPE.batch_size, ge=2, description="Images in a step.")
     learning_rate: float = Field(
@@ -110,7 +123,7 @@ class TrainSettings(Settings):
         RECIPE.weight_decay,
         ge=0,
         le=10,
-        description="AdamW's, not on norms and biases.",
+        description="Of kernels, not norms and biases.",
     )
     warmup: float = Field(RECIPE.warmup, ge=0, le=1, description="Share of the steps.")
     clip: float = Field(RECIPE.clip, gt=0, description="Largest norm of a gradient.")
@@ -121,7 +134,7 @@ class TrainSettings(Settings):
         RECIPE.label_smoothing, ge=0, lt=1, description="Target shared by all classes."
     )
     patience: int = Field(
-        15, ge=0, description="Epochs without a better validation to stop; 0 never."
+        30, ge=0, description="Epochs without a better validation to stop; 0 never."
     )
     max_minutes: float | None = Field(
         None, gt=0, description="Start no epoch after this; none has no limit."
@@ -297,13 +310,14 @@ def _train(
         else channel_statistics(dataset, rows)
     )
     size = dataset.image_size
+    recipe = recipe_of(settings, n=len(rows))
     model = create_model(
         settings.preset, num_classes=len(ids), image_size=size, seed=settings.seed
     )
     log.info(
         "train     %s images, %s classes, %s", f"{len(rows):,}", len(ids), folder.name
     )
-    with Progress("train", total=settings.epochs * len(rows), unit="images") as bar:
+    with Progress("train", total=recipe.epochs * len(rows), unit="images") as bar:
         result = fit(
             model,
             BatchSource(
@@ -314,7 +328,7 @@ def _train(
                 chunk=dataset.chunk,
                 resident=_fits(len(rows), size, settings.feed),
             ),
-            recipe=recipe_of(settings),
+            recipe=recipe,
             settings=FitSettings(
                 seed=settings.seed,
                 patience=settings.patience,
@@ -351,11 +365,13 @@ def _train(
     )
 
 
-def recipe_of(settings: TrainSettings) -> Recipe:
-    """Return the recipe that the settings ask for."""
-    known = {field.name for field in dataclasses.fields(Recipe)} - {"augment"}
+def recipe_of(settings: TrainSettings, *, n: int) -> Recipe:
+    """Return the recipe that the settings ask for with `n` training images."""
+    known = {field.name for field in dataclasses.fields(Recipe)}
     values = {name: getattr(settings, name) for name in known}
-    return Recipe(augment=Augment(**settings.augment.model_dump()), **values)
+    values["augment"] = Augment(**settings.augment.model_dump())
+    values["epochs"] = settings.epochs or epochs_for(n)
+    return Recipe(**values)
 
 
 def _settings_of(dataset: Dataset, stage: str) -> dict[str, Any] | None:

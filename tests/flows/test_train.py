@@ -37,11 +37,10 @@ def test_a_flow_takes_exactly_its_settings(config, flow):
 
 
 def test_the_settings_are_those_of_the_recipe():
-    from models.augment import Augment
-    from models.recipe import Recipe
+    from models.recipe import Augment, Recipe
     from tasks.train import recipe_of
 
-    assert recipe_of(TrainSettings()) == Recipe()
+    assert recipe_of(TrainSettings(), n=2640) == Recipe()
     assert set(AugmentSettings.model_fields) == set(Augment.__dataclass_fields__)
 
 

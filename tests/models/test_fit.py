@@ -15,13 +15,12 @@ import pytest
 from flax import nnx
 
 from data_contracts.errors import SightlineError, UsageError, WorkspaceError
-from models.augment import NONE
 from models.checkpoint import restore_epoch, tree_digest
 from models.durable import locked
 from models.feed import BatchSource
 from models.fit import TIMINGS, FitSettings, fit
-from models.optim import adamw, warmup_cosine
-from models.recipe import Recipe
+from models.optim import muon, warmup_cosine
+from models.recipe import NONE, Recipe
 from models.steps import create_state, make_predict
 from models.stopping import best_epoch, score, stop_reason
 from models.warm_start import warm_start
@@ -87,7 +86,7 @@ def run(folder, *, source=SOURCE, recipe=RECIPE, settings=SETTINGS, model=None, 
 
 def abstract():
     """A state as `run` trains it, to restore checkpoints into."""
-    return create_state(tiny(), adamw(warmup_cosine(1e-2, 20)))[1]
+    return create_state(tiny(), muon(warmup_cosine(1e-2, 20)))[1]
 
 
 def bits(result):
