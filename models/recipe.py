@@ -10,6 +10,9 @@ import dataclasses
 # Passes over a large dataset are fewer: this many images seen, at least so many times.
 VIEWS = 300_000
 LEAST_EPOCHS, MOST_EPOCHS = 16, 110
+# Steps matter as much as images: a small dataset gets small batches.
+STEPS = 20
+LEAST_BATCH, MOST_BATCH = 16, 128
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +92,7 @@ class Recipe:
     # 60 epochs gave .574, 110 gave .622.
     epochs: int = MOST_EPOCHS
     # Muon costs the same for every batch: at 64 images, a third of the step.
-    batch_size: int = 128
+    batch_size: int = MOST_BATCH
     learning_rate: float = 2.8e-3
     weight_decay: float = 0.1
     warmup: float = 0.15
@@ -104,3 +107,12 @@ class Recipe:
 def epochs_for(n: int) -> int:
     """Return the default number of epochs for `n` training images."""
     return min(max(VIEWS // max(n, 1), LEAST_EPOCHS), MOST_EPOCHS)
+
+
+def batch_for(n: int) -> int:
+    """Return the default batch size: a power of two giving `STEPS` steps an epoch.
+
+    On 1,001 catalogue images and 40 epochs, 32 gave .868 and 64 .819 (validation).
+    """
+    largest = 1 << max(n // STEPS, 1).bit_length() - 1
+    return min(max(largest, LEAST_BATCH), MOST_BATCH)

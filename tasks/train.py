@@ -18,7 +18,17 @@ from data_contracts.dataset import Array
 from data_contracts.errors import ContractError
 from data_contracts.references import DatasetRef, ModelRef, Reference
 from data_contracts.store import Dataset, storage_errors
-from models.recipe import LEAST_EPOCHS, MOST_EPOCHS, VIEWS, Augment, Recipe, epochs_for
+from models.recipe import (
+    LEAST_BATCH,
+    LEAST_EPOCHS,
+    MOST_BATCH,
+    MOST_EPOCHS,
+    VIEWS,
+    Augment,
+    Recipe,
+    batch_for,
+    epochs_for,
+)
 from tasks.inference import devices
 from tasks.progress import Progress
 from tasks.split import TRAIN, VAL
@@ -115,7 +125,12 @@ class TrainSettings(Settings):
         description=f"Passes over the images; none: those that show {VIEWS:,} images,"
         f" {LEAST_EPOCHS} to {MOST_EPOCHS}.",
     )
-    batch_size: int = Field(RECIPE.batch_size, ge=2, description="Images in a step.")
+    batch_size: int | None = Field(
+        None,
+        ge=2,
+        description=f"Images in a step; none: {LEAST_BATCH} to {MOST_BATCH}, by how"
+        " many there are.",
+    )
     learning_rate: float = Field(
         RECIPE.learning_rate, gt=0, le=10, description="Peak of warm-up and cosine."
     )
@@ -371,6 +386,7 @@ def recipe_of(settings: TrainSettings, *, n: int) -> Recipe:
     values = {name: getattr(settings, name) for name in known}
     values["augment"] = Augment(**settings.augment.model_dump())
     values["epochs"] = settings.epochs or epochs_for(n)
+    values["batch_size"] = settings.batch_size or batch_for(n)
     return Recipe(**values)
 
 

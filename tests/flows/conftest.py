@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from flows.demo import QUICK
 from flows.train import TrainConfig
 from flows.train import run as run_train
 from tasks.catalogue import write_catalogue
 from tasks.catalogue_settings import CatalogueSettings
 from tasks.decode import DecodeSettings
-from tasks.train import TrainSettings
 
 KINDS = ("mug", "bottle", "lamp")
 PICTURES = CatalogueSettings(
@@ -23,7 +23,7 @@ PICTURES = CatalogueSettings(
     broken=0.01,
     duplicates=0.02,
 )
-TRAIN = TrainSettings(epochs=6, batch_size=32)
+TRAIN = QUICK.model_copy(update={"epochs": 12})
 
 
 def small_config(manifest, **changes) -> TrainConfig:
