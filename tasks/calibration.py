@@ -3,10 +3,39 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.optimize import minimize_scalar
+from scipy.special import logsumexp
 
 from tasks.evaluation import Binning, EvaluateSettings, ReliabilityBin
 from tasks.intervals import Floats, Ints
 from tasks.scores import Scores, one_hot, shares
+
+
+def fit_temperature(probs: Floats, labels: Ints) -> float:
+    """Return the temperature of the best likelihood (Guo et al. 2017, section 4.2).
+
+    Targets are a little less than sure (Platt 1999), so that images which are all
+    right do not call for boundless confidence.
+
+    Args:
+        probs: (n, k) probabilities at temperature 1, n >= 1.
+        labels: (n,) classes.
+
+    Returns:
+        What to divide the logits by, 0.1 to 10.
+    """
+    n, k = probs.shape
+    logits = np.log(np.maximum(probs.astype(np.float64), 1e-30))
+    doubt = 1 / (n + 2)
+    target = np.full((n, k), doubt / k)
+    target[np.arange(n), labels] += 1 - doubt
+
+    def loss(log_temperature: float) -> float:
+        scaled = logits / np.exp(log_temperature)
+        return float((logsumexp(scaled, axis=1) - (target * scaled).sum(1)).mean())
+
+    best = minimize_scalar(loss, bounds=(np.log(0.1), np.log(10)), method="bounded")
+    return float(np.exp(best.x))
 
 
 def reliability_bins(confidence: Floats, settings: EvaluateSettings) -> Ints:

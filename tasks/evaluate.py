@@ -110,7 +110,7 @@ def _evaluate(
         rows
     ]
     store = zarr.open_group(folder / "predictions.zarr", mode="w")
-    probs = _predict(Predictor(trained.model), dataset, rows, "evaluate")
+    probs = _predict(Predictor.load(trained.model), dataset, rows, "evaluate")
     columns: dict[str, Array] = {"rows": rows, "labels": labels, "probs": probs}
     groups, slices = dataset.column("group")[rows], slices_of(dataset, rows)
 
@@ -127,7 +127,7 @@ def _evaluate(
 
     measure(probs, folder / "evaluation.json")
     if champion is not None:
-        rival = Predictor(Path(champion.uri) / "model")
+        rival = Predictor.load(Path(champion.uri) / "model")
         its_probs = _predict(rival, dataset, rows, "champion")
         columns["champion"] = in_order(its_probs, rival.classes, wanted=trained.classes)
         measure(columns["champion"], folder / "champion.json")

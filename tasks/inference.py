@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,18 +33,18 @@ class Predictor:
     """A model that answers: images in, probabilities out.
 
     Attributes:
-        meta: What `save_model` kept: preset, classes, image size, decoding.
+        meta: What `save_model` kept: preset, classes, image size, temperature,
+            decoding.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, params: Any, stats: Any, meta: dict[str, Any]) -> None:
         mesh = devices()
         from flax import nnx
 
         from models.backbones import create_model
-        from models.checkpoint import load_model
         from models.steps import make_predict
 
-        self._params, self._stats, self.meta = load_model(folder)
+        self._params, self._stats, self.meta = params, stats, meta
         model = create_model(
             self.meta["preset"],
             num_classes=len(self.meta["classes"]),
@@ -55,6 +55,14 @@ class Predictor:
         self._predict = make_predict(
             graphdef, mean=self._channels("mean"), std=self._channels("std"), mesh=mesh
         )
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Return the model that `save_model` wrote."""
+        devices()
+        from models.checkpoint import load_model
+
+        return cls(*load_model(folder))
 
     def _channels(self, name: str) -> tuple[float, float, float]:
         red, green, blue = map(float, self.meta[name])
@@ -80,7 +88,7 @@ class Predictor:
     def _batch(self, images: Array) -> Floats:
         padded = images[np.resize(np.arange(len(images)), BATCH)]
         logits = np.asarray(self._predict(self._params, self._stats, padded))
-        return softmax(logits[: len(images)])
+        return softmax(logits[: len(images)] / self.meta["temperature"])
 
 
 def softmax(logits: Array) -> Floats:

@@ -136,7 +136,7 @@ def predict_source(
     listing = list_source(place, settings=settings)
     if not len(listing):
         raise SourceError(f"There are no images in {place}.")
-    predictor = Predictor(Path(model.uri) / "model")
+    predictor = Predictor.load(Path(model.uri) / "model")
     aside = target.with_name(f".{uuid4().hex}{target.suffix}")
     counts = {"labelled": 0, "unread": 0}
     with storage_errors(out):

@@ -29,14 +29,15 @@ from models.recipe import (
     batch_for,
     epochs_for,
 )
-from tasks.inference import devices
+from tasks.calibration import fit_temperature
+from tasks.inference import Predictor, devices, predict_rows
 from tasks.progress import Progress
 from tasks.split import TRAIN, VAL
 from tasks.stage import stage_task
 
 log = logging.getLogger("sightline")
 
-VERSION = 1
+VERSION = 2
 RECIPE = Recipe()
 # Share of the memory that images may take before they stream from disk instead.
 MEMORY_SHARE = 0.25
@@ -361,11 +362,16 @@ def _train(
         "preset": str(settings.preset),
         "classes": [names[label] for label in ids],
         "image_size": size,
+        "temperature": 1.0,
         "mean": mean,
         "std": std,
         "ingest": dataset.attributes["ingest"],
         "denoise": _settings_of(dataset, "denoise"),
     }
+    if len(val):
+        predictor = Predictor(result.params, result.stats, meta)
+        probs = np.concatenate([p for _, p in predict_rows(predictor, dataset, val)])
+        meta["temperature"] = fit_temperature(probs, classes[val].astype(np.int64))
     save_model(folder / "model", result.params, result.stats, meta=meta)
     return Trained(
         run=folder.name,
