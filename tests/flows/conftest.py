@@ -11,6 +11,7 @@ from flows.train import run as run_train
 from tasks.catalogue import write_catalogue
 from tasks.catalogue_settings import CatalogueSettings
 from tasks.decode import DecodeSettings
+from tasks.train import AugmentSettings
 
 KINDS = ("mug", "bottle", "lamp")
 PICTURES = CatalogueSettings(
@@ -23,7 +24,14 @@ PICTURES = CatalogueSettings(
     broken=0.01,
     duplicates=0.02,
 )
-TRAIN = QUICK.model_copy(update={"epochs": 12})
+TRAIN = QUICK.model_copy(
+    update={
+        "epochs": 15,
+        "augment": AugmentSettings(
+            zoom=(0.8, 1.0), resolution=1, rotate=5, contrast=0.3, mixup=0, cutmix=0
+        ),
+    }
+)
 
 
 def small_config(manifest, **changes) -> TrainConfig:
