@@ -66,6 +66,7 @@ def _read_tokens(
     problems: list[str] = []
     for token in tokens:
         key, sign, text = token.partition("=")
+        key = _in_full(key, known)
         if token.startswith("-"):
             problems.append(_option_problem(token, known))
         elif not sign or not key:
@@ -75,6 +76,16 @@ def _read_tokens(
         else:
             given[key] = Given(text, "")
     return given, problems
+
+
+def _in_full(key: str, known: Mapping[str, Setting]) -> str:
+    """Return the dotted key that `key` is the unmistakable last part of, or `key`."""
+    ends = _ending(key, known)
+    return ends[0] if key not in known and len(ends) == 1 else key
+
+
+def _ending(key: str, known: Mapping[str, Setting]) -> list[str]:
+    return [other for other in known if other.rsplit(".", 1)[-1] == key]
 
 
 def _option_problem(token: str, known: Mapping[str, Setting]) -> str:
@@ -128,8 +139,9 @@ def _unknown(
             rule = "is a section; set what is in it, such as"
             problems.append(f"{value.where}'{key}' {rule} {inside[0]}=VALUE")
             continue
-        close = _closest(key, known)
-        hint = f" (did you mean '{close}'?)" if close else ""
+        near = _ending(key, known) or [_closest(key, known)]
+        close = " or ".join(f"'{other}'" for other in near if other)
+        hint = f" (did you mean {close}?)" if close else ""
         listed = f"settings are listed by `sightline {verb} --help`".replace("  ", " ")
         problems.append(f"{value.where}unknown setting '{key}'{hint}; {listed}")
     return problems
@@ -156,8 +168,7 @@ def _optional_section(model: type[BaseModel], key: str) -> bool:
 
 
 def _closest(key: str, known: Mapping[str, Setting]) -> str | None:
-    ends = [other for other in known if other.rsplit(".", 1)[-1] == key]
-    if ends:
+    if ends := _ending(key, known):
         return ends[0]
     near = get_close_matches(key, list(known), n=1, cutoff=0.6)
     if near:

@@ -176,6 +176,7 @@ usage: sightline VERB key=value ... [config=FILE.yaml] [--json]
 
   sightline train data=photos/ name=shelf       train, evaluate, gate, register
   sightline train data=photos/ name=shelf train.epochs=40 decode.image_size=96
+  sightline train data=photos/ name=shelf epochs=40   the last part will do if unique
   sightline VERB --help                         every setting, default and meaning
 
 Exit codes: 0 done, 1 internal error, 2 bad usage or settings, 3 a contract failed,

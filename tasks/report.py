@@ -161,7 +161,9 @@ def _scale(figures: Sequence[float | None]) -> tuple[float, float]:
     known = [float(value) for value in figures if finite(value) and value is not None]
     if not known:
         return 0.0, 1.0
-    room = 0.15 * (max(known) - min(known)) or 0.05
+    room = 0.15 * (max(known) - min(known))
+    if not room:  # one point, such as 100 % of 100 %: at the right end
+        return known[0] - 1, known[0]
     return min(known) - room, max(known) + room
 
 

@@ -24,9 +24,7 @@ from tasks.stage import stage_task
 from tasks.train import Trained, TrainSettings
 
 SHOWN = 12
-HEADLINE = (
-    "top1 top5 macro_precision macro_recall macro_f1 balanced_accuracy brier nll ece"
-).split()
+HEADLINE = ("top1 top5 macro_precision macro_recall macro_f1 brier nll ece").split()
 
 
 @stage_task()

@@ -111,7 +111,7 @@ def test_a_value_is_read_by_the_type_of_its_field(token, value):
             "unknown setting 'trian.epochs' (did you mean 'train.epochs'?); "
             "settings are listed by `sightline train --help`",
         ),
-        ("epochs=3", "(did you mean 'train.epochs'?)"),
+        ("epochs=3", "(did you mean 'train.epochs' or 'quick.epochs'?)"),
         ("lerning_rate=3", "(did you mean 'train.learning_rate'?)"),
         ("zzzz=3", "unknown setting 'zzzz'; settings are listed"),
         ("train.epochs=0", "train.epochs=0: expected a whole number, 1 to 1000"),
@@ -143,6 +143,12 @@ def test_a_value_is_read_by_the_type_of_its_field(token, value):
 def test_a_bad_word_names_the_key_the_value_and_what_is_allowed(token, said):
     (line,) = problems("data=x", token)
     assert said in line
+
+
+def test_the_last_part_of_a_key_will_do_if_there_is_only_one_such():
+    assert job("alpha=0.5").mix.alpha == 0.5
+    with pytest.raises(UsageError, match="'mix.alpha' is given twice"):
+        job("alpha=0.5", "mix.alpha=0.6")
 
 
 def test_every_error_is_listed_at_once():
