@@ -146,9 +146,10 @@ def test_a_bad_word_names_the_key_the_value_and_what_is_allowed(token, said):
 
 
 def test_the_last_part_of_a_key_will_do_if_there_is_only_one_such():
-    assert job("alpha=0.5").mix.alpha == 0.5
-    with pytest.raises(UsageError, match="'mix.alpha' is given twice"):
-        job("alpha=0.5", "mix.alpha=0.6")
+    assert job("data=x", "alpha=0.5").mix.alpha == 0.5
+    assert problems("data=x", "alpha=0.5", "mix.alpha=0.6") == [
+        "'mix.alpha' is given twice; keep one"
+    ]
 
 
 def test_every_error_is_listed_at_once():
