@@ -135,7 +135,7 @@ def _plain_tar(path: str, settings: SourceSettings) -> str:
     facts = os.stat(path)
     key = f"{os.path.abspath(path)}:{facts.st_size}:{facts.st_mtime_ns}"
     name = hashlib.sha256(os.fsencode(key)).hexdigest()[:16] + ".tar"
-    target = os.path.join(settings.cache_dir, "archives", name)
+    target = os.path.join(_cache(settings), name)
     if os.path.exists(target):
         return target
     most = min(
@@ -156,13 +156,18 @@ def unpacked(tree: Archive, names: Sequence[str], settings: SourceSettings) -> s
     """
     stamps = ",".join(f"{name}:{tree.entries[name].stamp}" for name in names)
     key = hashlib.sha256(f"{tree.root}:{stamps}".encode()).hexdigest()[:16]
-    folder = os.path.join(settings.cache_dir, "archives", key)
+    folder = os.path.join(_cache(settings), key)
     for name in names:
         target = os.path.join(folder, name.replace("/", "__"))
         if not os.path.exists(target):
             most = settings.max_archive_bytes
             _store(io.BytesIO(tree.read(name)), target, most=most, path=tree.root)
     return folder
+
+
+def _cache(settings: SourceSettings) -> str:
+    home = os.environ.get("SIGHTLINE_HOME") or "workspace"
+    return os.path.join(settings.cache_dir or os.path.join(home, "cache"), "archives")
 
 
 def _store(packed: IO[bytes], target: str, *, most: int, path: str) -> None:

@@ -60,8 +60,9 @@ class SourceSettings(Settings):
     outside_links: bool = Field(
         False, description="Whether links may lead out of the source's folder."
     )
-    cache_dir: str = Field(
-        "workspace/cache", description="Where compressed tars are unpacked to."
+    cache_dir: str | None = Field(
+        None,
+        description="Where compressed tars are unpacked to; none: the workspace.",
     )
     max_bytes: int = Field(64 << 20, ge=1, description="Largest image file, in bytes.")
     max_archive_bytes: int = Field(

@@ -10,9 +10,10 @@ import pytest
 
 from data_contracts.errors import WorkspaceError
 from data_contracts.store import Dataset, find_snapshots
-from flows.cli import execute, main
+from flows.cli import main
 from flows.result import Clock
 from flows.stages import prepare
+from flows.train import run as run_train
 from tests.flows.conftest import small_config
 from tests.flows.test_train import folder_of
 from tests.tasks.test_ingest import ingest, tree
@@ -130,7 +131,5 @@ def test_one_training_run_at_a_time(trained_home, own_workspace, pictures):
     shutil.copytree(trained_home[0], own_workspace)
     run = next((own_workspace / "runs").iterdir())
     (run / "trained.json").unlink()
-    words = ["train", f"data={pictures}", "name=shop", "decode.image_size=32"]
-    words += ["train.epochs=6", "train.batch_size=32"]
     with only_run(run), pytest.raises(WorkspaceError, match="in use by another run"):
-        execute(words, environ={})
+        run_train(small_config(pictures))
