@@ -19,13 +19,14 @@ from typing import IO, Any
 from data_contracts.errors import SourceError, WorkspaceError
 from tasks.listing import SourceSettings, printable
 from tasks.readers import SliceReader, ZipReader
-from tasks.tree import Archive, Entry, escapes
+from tasks.tree import Archive, Entry, escapes, load
 
 COMPRESSED: dict[bytes, Callable[..., Any]] = {
     b"\x1f\x8b": gzip.open,
     b"BZh": bz2.open,
     b"\xfd7zXZ": lzma.open,
 }
+ZIP = (b"PK\x03\x04", b"PK\x05\x06")
 BLOCK = 1 << 20
 # Small files may compress well without being bombs.
 SMALL = 16 << 20
@@ -35,8 +36,11 @@ def is_archive(path: str) -> bool:
     """Whether a file is a zip, a tar or a compressed tar, by its first bytes."""
     with open(path, "rb") as file:
         head = file.read(262 + 3)
-    zipped = head[:4] in (b"PK\x03\x04", b"PK\x05\x06")
-    return zipped or head[257:262] == b"ustar" or head.startswith(tuple(COMPRESSED))
+    return (
+        head[:4] in ZIP
+        or head[257:262] == b"ustar"
+        or head.startswith(tuple(COMPRESSED))
+    )
 
 
 def open_archive(path: str, settings: SourceSettings) -> Archive:
@@ -47,7 +51,10 @@ def open_archive(path: str, settings: SourceSettings) -> Archive:
         WorkspaceError: The disk has no room to unpack a compressed tar.
     """
     try:
-        if zipfile.is_zipfile(path):
+        # By its beginning: a tar whose last member is a zip ends like a zip.
+        with open(path, "rb") as file:
+            zipped = file.read(4) in ZIP
+        if zipped:
             return _zip(path, settings)
         return _tar(path, settings)
     except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error) as error:
@@ -86,13 +93,13 @@ def _checked(
     if escapes(name):
         detail = f"the member's name {name!r} leaves the archive"
         return entry._replace(problem="escapes-root", detail=detail)
-    if entry.size > settings.max_bytes:
-        detail = f"{entry.size:,} bytes unpacked, allowed {settings.max_bytes:,}"
-        return entry._replace(problem="too-many-bytes", detail=detail)
     if entry.size > SMALL and growth > settings.max_ratio:
         detail = (
             f"unpacks to {growth:,.0f} times its size, allowed {settings.max_ratio}"
         )
+        return entry._replace(problem="bomb", detail=detail)
+    if entry.size > settings.max_bytes:
+        detail = f"{entry.size:,} bytes unpacked, allowed {settings.max_bytes:,}"
         return entry._replace(problem="too-many-bytes", detail=detail)
     return entry
 
@@ -111,7 +118,7 @@ def _tar(path: str, settings: SourceSettings) -> Archive:
                 skipped["links and special files"] += 1
                 continue
             where = f"{member.offset_data}:{member.size}"
-            entry = Entry(where, member.size, f"{member.size}-{int(member.mtime)}")
+            entry = Entry(where, member.size, f"{member.size}-{member.mtime}")
             if member.offset_data + member.size > size:
                 why = "the archive ends before this member does"
                 entry = entry._replace(problem="truncated", detail=why)
@@ -161,7 +168,7 @@ def unpacked(tree: Archive, names: Sequence[str], settings: SourceSettings) -> s
         target = os.path.join(folder, name.replace("/", "__"))
         if not os.path.exists(target):
             most = settings.max_archive_bytes
-            _store(io.BytesIO(tree.read(name)), target, most=most, path=tree.root)
+            _store(io.BytesIO(load(tree, name)), target, most=most, path=tree.root)
     return folder
 
 

@@ -39,9 +39,29 @@ class Refused(Exception):
     """Raised by a parser with the code and detail of a `Problem`."""
 
 
+PROGRESSIVE = (0xC2, 0xC6, 0xCA, 0xCE)
+# Files in use have about 10; each costs a pass over all pixels.
+MAX_SCANS = 64
+TIFF_LISTS = frozenset((273, 279, 324, 325))
+TIFF_TAGS = TIFF_LISTS | {
+    254,
+    256,
+    257,
+    258,
+    262,
+    274,
+    277,
+    284,
+    338,
+    339,
+    34675,
+    50706,
+}
+
+
 def jpeg(data: bytes) -> Header:
     """Read a JPEG file."""
-    at, found = 2, dict[str, Any]()
+    at, found, progressive = 2, dict[str, Any](), False
     for _ in range(MAX_PARTS):
         marker = data[at + 1]
         if data[at] != 0xFF:
@@ -57,6 +77,7 @@ def jpeg(data: bytes) -> Header:
             depth, height, width, channels = struct.unpack_from(">BHHB", data, body)
             found |= {"width": width, "height": height, "channels": channels}
             found |= {"depth": depth, "cmyk": channels == 4}
+            progressive = marker in PROGRESSIVE
         elif marker == 0xE1 and data[body : body + 6] == b"Exif\0\0":
             found["orientation"] = _orientation(data[body + 6 : at + 2 + length])
         elif marker == 0xE2 and data[body : body + 11] == b"ICC_PROFILE":
@@ -66,6 +87,8 @@ def jpeg(data: bytes) -> Header:
         at += 2 + max(length, 2)
     if "width" not in found:
         raise Refused("undecodable", "a JPEG file without a frame header")
+    if progressive and data.count(b"\xff\xda", at) > MAX_SCANS:
+        raise Refused("undecodable", f"a JPEG file of more than {MAX_SCANS} scans")
     # Inside a scan FF is always followed by 00 or a restart mark, so an FFD9 there is
     # the end; a thumbnail's own lies before. Looking from the back costs 5 % of what a
     # forward search does, and leaves out a second picture appended by a phone.
@@ -92,6 +115,8 @@ def png(data: bytes) -> Header:
             break
         length, name = struct.unpack_from(">I4s", data, at)
         if name == b"IEND":
+            if length:  # a decoder would make room for as much as it says
+                raise Refused("undecodable", "the PNG end mark is not empty")
             found |= {"complete": True, "trailing": _payload(data, at + 12)}
             break
         if name == b"acTL":
@@ -220,6 +245,10 @@ def tiff(data: bytes) -> Header:
         raise Refused(
             "unsupported", f"TIFF samples of {depth} bits; 8 or 16 can be read"
         )
+    planar, light = tags.get(284, (1,))[0] == 2, tags.get(262, (1,))[0]
+    if depth == 16 and ((planar and samples > 1) or light in (0, 5)):
+        # OpenCV mixes up the planes and does not invert.
+        raise Refused("unsupported", "16-bit TIFF, planar, inverted or CMYK; save RGB")
     starts = tags.get(273, tags.get(324, ()))
     sizes = tags.get(279, tags.get(325, ()))
     last = max((a + b for a, b in zip(starts, sizes, strict=False)), default=0)
@@ -251,6 +280,8 @@ def _directory(
         entry = at + 2 + 12 * i
         tag, kind, n = struct.unpack_from(order + "HHI", data, entry)
         code = {1: "B", 3: "H", 4: "I"}.get(kind)
+        if tag not in TIFF_TAGS:
+            continue
         if code is None or n > MAX_PARTS:
             values[tag] = (0,)
             continue
@@ -258,6 +289,7 @@ def _directory(
         where = entry + 8
         if wide > 4:
             (where,) = struct.unpack_from(order + "I", data, entry + 8)
+        n = n if tag in TIFF_LISTS else min(n, 1)
         values[tag] = struct.unpack_from(f"{order}{n}{code}", data, where) or (0,)
     (after,) = struct.unpack_from(order + "I", data, at + 2 + 12 * count)
     return values, after

@@ -42,9 +42,13 @@ class Predictor:
         from flax import nnx
 
         from models.backbones import create_model
+        from models.feed import place
         from models.steps import make_predict
 
-        self._params, self._stats, self.meta = params, stats, meta
+        self._weights = place((params, stats), mesh, split=False)
+        self.meta = meta
+        # Every device gets the same number of rows.
+        self._width = -(-BATCH // mesh.size) * mesh.size
         model = create_model(
             self.meta["preset"],
             num_classes=len(self.meta["classes"]),
@@ -80,14 +84,14 @@ class Predictor:
         """
         images = fitted(images, size=int(self.meta["image_size"]))
         parts = [
-            self._batch(images[start : start + BATCH])
-            for start in range(0, len(images), BATCH)
+            self._batch(images[start : start + self._width])
+            for start in range(0, len(images), self._width)
         ]
         return np.concatenate([np.empty((0, len(self.classes)), np.float32), *parts])
 
     def _batch(self, images: Array) -> Floats:
-        padded = images[np.resize(np.arange(len(images)), BATCH)]
-        logits = np.asarray(self._predict(self._params, self._stats, padded))
+        padded = images[np.resize(np.arange(len(images)), self._width)]
+        logits = np.asarray(self._predict(*self._weights, padded))
         return softmax(logits[: len(images)] / self.meta["temperature"])
 
 

@@ -19,7 +19,7 @@ from tasks.sources_boxes import coco_names, is_voc, list_coco, list_voc
 from tasks.sources_folders import folder_rows, list_folders
 from tasks.sources_parquet import image_column, list_hub, open_parquet, read_parquet
 from tasks.sources_tables import list_manifest, manifest_name, read_csv
-from tasks.tree import IMAGE_SUFFIXES, Archive, Entry, Folder, Tree, suffix
+from tasks.tree import IMAGE_SUFFIXES, Archive, Entry, Folder, Tree, load, suffix
 
 __all__ = ["Listing", "SourceSettings", "list_source"]
 
@@ -114,7 +114,7 @@ def _list_file(path: str, settings: SourceSettings) -> Listing:
         if os.path.basename(home) == "annotations":
             home, name = os.path.dirname(home), f"annotations/{name}"
         tree = _folder(settings.root or home, settings)
-        return list_coco(tree, {name: _folder(home, settings).read(name)}, settings)
+        return list_coco(tree, {name: load(_folder(home, settings), name)}, settings)
     if head.startswith(b"PAR1") and _holds_images(open_parquet(path), settings):
         return list_hub(home, [name], settings)
     if head.startswith(b"PAR1") or ending in ("csv", "tsv", "txt", "parquet"):
@@ -152,10 +152,10 @@ def _list_tree(tree: Tree, settings: SourceSettings) -> Listing:
             return list_voc(top, settings)
         coco = coco_names(top)
         if coco:
-            return list_coco(top, {name: top.read(name) for name in coco}, settings)
+            return list_coco(top, {name: load(top, name) for name in coco}, settings)
         name = manifest_name(top)
         if name is not None:
-            said, raw = f"{name} in the source says what to ingest", top.read(name)
+            said, raw = f"{name} in the source says what to ingest", load(top, name)
             home = _folder(settings.root, settings) if settings.root else top
             return _list_table(home, name, raw, settings, said=said)
         shards = _shards(top, settings)
@@ -164,7 +164,7 @@ def _list_tree(tree: Tree, settings: SourceSettings) -> Listing:
     listing = list_folders(tree, settings)
     tables = [n for n in tree.files() if re.fullmatch(r"[^/]+\.(csv|parquet)", n)]
     if not len(listing) and len(tables) == 1:
-        return _list_table(tree, tables[0], tree.read(tables[0]), settings)
+        return _list_table(tree, tables[0], load(tree, tables[0]), settings)
     return listing
 
 

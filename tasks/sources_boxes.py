@@ -20,7 +20,7 @@ from tasks.listing import (
     printable,
 )
 from tasks.sources_folders import one_split
-from tasks.tree import IMAGE_SUFFIXES, Entry, Tree, suffix
+from tasks.tree import IMAGE_SUFFIXES, MAX_TABLE, Entry, Tree, load, suffix
 
 VOC_FOLDERS = ("JPEGImages/", "Annotations/")
 VOC_SETS = (("test", "test"), ("val", "val"), ("train", "train"), ("trainval", "train"))
@@ -99,8 +99,14 @@ def _voc_row(
     if annotation is None:
         return row
     try:
-        boxes, size = _voc_boxes(tree.read(annotation))
-    except (ElementTree.ParseError, ValueError, AttributeError, OSError) as error:
+        boxes, size = _voc_boxes(load(tree, annotation))
+    except (
+        ElementTree.ParseError,
+        ValueError,
+        AttributeError,
+        OSError,
+        SourceError,
+    ) as error:
         detail = f"{annotation}: {error}"
         return row._replace(
             problem=row.problem or "bad-annotation", detail=row.detail or detail
@@ -144,7 +150,9 @@ def _voc_splits(tree: Tree, notes: list[str]) -> dict[str, str]:
         path = f"ImageSets/Main/{name}.txt"
         if tree.find(path).problem:
             continue
-        for line in tree.read(path).decode("utf-8-sig", "surrogateescape").splitlines():
+        for line in (
+            load(tree, path).decode("utf-8-sig", "surrogateescape").splitlines()
+        ):
             stem = printable(line.split()[0]) if line.split() else ""
             if stem and splits.setdefault(stem, split) != split and name != "trainval":
                 doubles.add(stem)
@@ -161,9 +169,11 @@ def coco_names(tree: Tree) -> list[str]:
     names = [
         name
         for name, entry in tree.files().items()
-        if re.fullmatch(r"(annotations/)?[^/]+\.json", name) and entry.there
+        if re.fullmatch(r"(annotations/)?[^/]+\.json", name)
+        and entry.there
+        and entry.size <= MAX_TABLE
     ]
-    found = [name for name in names if _has_coco_keys(tree.read(name))]
+    found = [name for name in names if _has_coco_keys(load(tree, name))]
     # Captions and keypoints of the same pictures lie beside the boxes.
     boxes = [n for n in found if n.rsplit("/", 1)[-1].startswith("instances_")]
     return boxes or found

@@ -6,6 +6,7 @@ import csv
 import difflib
 import io
 import json
+import math
 import os
 import re
 from collections import Counter
@@ -86,9 +87,7 @@ def list_manifest(
     if others:
         what = ", ".join(f"{split} {k:,}" for split, k in others.most_common(5))
         notes.append(f"splits other than train, val, test: {what}: split 'other'")
-    largest = max(
-        (abs(v) for row in rows for box in row.boxes for v in box[:4]), default=2
-    )
+    unit = _box_unit(rows, notes)
     return build(
         rows,
         root=tree.root,
@@ -96,8 +95,18 @@ def list_manifest(
         reader=tree.reader,
         settings=settings,
         notes=notes + tree.notes,
-        box_unit=BoxUnit.FRACTION if largest <= 1 else BoxUnit.PIXEL,
+        box_unit=unit,
     )
+
+
+def _box_unit(rows: Sequence[Row], notes: list[str]) -> BoxUnit:
+    """Tell fractions from pixels; rounding carries some corners past 1."""
+    corners = (abs(v) for row in rows for box in row.boxes for v in box[:4])
+    largest = max((v for v in corners if v < math.inf), default=None)
+    unit = BoxUnit.PIXEL if largest is None or largest > 1.5 else BoxUnit.FRACTION
+    if largest is not None:
+        notes.append(f"corners of boxes read as {unit}s")
+    return unit
 
 
 def match_columns(
@@ -174,7 +183,7 @@ def _row(
     boxes: tuple[Box, ...] = ()
     try:
         boxes = _boxes(cells.get("boxes"))
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         problem, detail = problem or "bad-annotation", detail or f"boxes: {error}"
     return Row(
         path=given or f"(row {i + 1})",
@@ -227,7 +236,7 @@ def _tags(cell: Any) -> tuple[str, ...]:
         if text.startswith("["):
             try:
                 parts = json.loads(text.replace("'", '"'))
-            except ValueError:
+            except (ValueError, RecursionError):
                 parts = text.strip("[]").split(",")
         else:
             parts = re.split(r"[|;]" if re.search(r"[|;]", text) else ",", text)

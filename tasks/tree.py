@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from data_contracts.errors import SourceError
 from tasks.listing import filename, printable
 from tasks.readers import Reader
 
@@ -215,6 +216,24 @@ class Folder:
 
 
 Tree = Folder | Archive
+# A table of ten million images; more than this is no table.
+MAX_TABLE = 2 << 30
+
+
+def load(tree: Tree, name: str) -> bytes:
+    """Return the bytes of a file that is no picture: a table, an annotation, a list.
+
+    Raises:
+        SourceError: It may not be read, or is larger than any table.
+    """
+    entry = tree.find(name)
+    if not entry.there:
+        raise SourceError(f"{name!r} cannot be used ({entry.problem}): {entry.detail}.")
+    if entry.size > MAX_TABLE:
+        raise SourceError(
+            f"{name!r} holds {entry.size:,} bytes, allowed {MAX_TABLE:,}. Split it."
+        )
+    return tree.read(name)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
