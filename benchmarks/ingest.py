@@ -40,7 +40,7 @@ def bare(folder: Path) -> dict[str, Any]:
     import cv2
     import numpy as np
 
-    from tasks.parallel import cores
+    from models.machine import cores
     from tasks.pixels import perceptual_hash
 
     cv2.setNumThreads(1)

@@ -111,7 +111,8 @@ def chunk_rows(size: int) -> int:
     """Return the rows of pixels in one Zarr chunk, for images of side `size`.
 
     256 where that stays under 8 MB, else the power of two that does: large enough to
-    read at memory speed (docs/storage.md), small enough to hold a few per core.
+    read at memory speed (docs/storage.md), small enough to hold a few per core; at
+    least 8 rows.
     """
     fit = (8 << 20) // (size * size * 3)
     return int(min(256, 1 << max(fit.bit_length() - 1, 3)))

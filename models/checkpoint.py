@@ -22,6 +22,12 @@ from data_contracts.errors import SchemaError
 from models.durable import machine_errors, sync, sync_tree, write_over
 
 VERSION = 1
+# What the machine may get over; the checkpoint itself is not to blame.
+PASSING = (errno.EACCES, errno.EPERM, errno.EIO, errno.ENOMEM, errno.EMFILE)
+
+
+class DamagedError(SchemaError):
+    """A checkpoint that no program can read any more."""
 
 
 @dataclass(frozen=True)
@@ -36,13 +42,19 @@ class Restored:
 
 def tree_digest(tree: Any) -> str:
     """Return a SHA-256 over the paths, types, shapes and bytes of all leaves."""
+    seen = hashlib.sha256(layout_digest(tree).encode())
+    for leaf in jax.tree.leaves(tree):
+        seen.update(np.ascontiguousarray(leaf).tobytes())
+    return seen.hexdigest()
+
+
+def layout_digest(tree: Any) -> str:
+    """Return a SHA-256 over the paths, types and shapes of all leaves."""
     seen = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
-        array = np.asarray(leaf)
         # Orbax gives list indices back as text, so only their spelling may count.
         name = "/".join(_key(entry) for entry in path)
-        seen.update(f"{name} {array.dtype} {array.shape};".encode())
-        seen.update(np.ascontiguousarray(array).tobytes())
+        seen.update(f"{name} {np.dtype(leaf.dtype)} {tuple(leaf.shape)};".encode())
     return seen.hexdigest()
 
 
@@ -69,11 +81,14 @@ def save_checkpoint(
 
 
 def restore_latest(run_dir: Path, abstract: Any) -> Restored:
-    """Restore the newest checkpoint that can be read; epoch 0 where there is none.
+    """Restore the newest checkpoint that is whole; epoch 0 where there is none.
 
     Args:
         run_dir: Folder of the run.
         abstract: Tree of the arrays (or shapes and types) expected.
+
+    Raises:
+        SchemaError: It is whole, but of another network or version.
     """
     folder, notes = run_dir / "checkpoints", []
     for unfinished in folder.glob(".*"):
@@ -81,7 +96,7 @@ def restore_latest(run_dir: Path, abstract: Any) -> Restored:
     for epoch in sorted(_finished(folder), reverse=True):
         try:
             found = restore_epoch(run_dir, abstract, epoch=epoch)
-        except SchemaError as error:
+        except DamagedError as error:
             notes.append(f"skipped checkpoint {epoch}: {error}")
         else:
             return Restored(found.state, found.memory, epoch, tuple(notes))
@@ -135,7 +150,8 @@ def _save_tree(folder: Path, tree: Any, memory: dict[str, Any]) -> None:
         if "No space left" not in str(error):
             raise
         raise OSError(errno.ENOSPC, "No space left on device") from error
-    memory = {"version": VERSION, "sha256": tree_digest(host), **memory}
+    own = {"sha256": tree_digest(host), "layout": layout_digest(host)}
+    memory = {"version": VERSION, **own, **memory}
     write_over(folder / "memory.json", json.dumps(memory, indent=1))
 
 
@@ -146,31 +162,32 @@ def _load_tree(folder: Path, abstract: Any) -> tuple[Any, dict[str, Any]]:
     fix = "Remove the folder to go on without it."
     try:
         memory = json.loads((folder / "memory.json").read_text(encoding="utf-8"))
-        version, digest = memory["version"], memory["sha256"]
+        version, digest, layout = (memory[k] for k in ("version", "sha256", "layout"))
     except (OSError, ValueError, KeyError) as error:
-        raise SchemaError(
+        if getattr(error, "errno", None) in PASSING:
+            raise
+        raise DamagedError(
             f"{folder} is no whole checkpoint: {error!r}. {fix}"
         ) from None
     if version != VERSION:
         raise SchemaError(
             f"{folder} has checkpoint version {version}; this program reads {VERSION}."
+            " Upgrade Sightline, or start another run."
         )
     like = None if abstract is None else jax.tree.map(_on_host, abstract)
+    if like is not None and layout_digest(like) != layout:
+        raise SchemaError(f"{folder} holds another network than the one asked for.")
     try:
         with _quiet(), ocp.StandardCheckpointer() as checkpointer:
             tree = checkpointer.restore(folder.absolute() / "arrays", like)
     except Exception as error:  # Orbax raises many kinds for a damaged file
+        if isinstance(error, MemoryError) or getattr(error, "errno", 0) in PASSING:
+            raise
         text = str(error).strip().splitlines()[:1]
-        raise SchemaError(f"{folder} cannot be read: {text}. {fix}") from error
+        raise DamagedError(f"{folder} cannot be read: {text}. {fix}") from error
     if tree_digest(tree) != digest:
-        raise SchemaError(f"{folder} is damaged: its arrays changed. {fix}")
-    if like is not None and _shapes(tree) != _shapes(like):  # Orbax does not look
-        raise SchemaError(f"{folder} holds another network than the one asked for.")
+        raise DamagedError(f"{folder} is damaged: its arrays changed. {fix}")
     return tree, memory
-
-
-def _shapes(tree: Any) -> list[Any]:
-    return [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(tree)]
 
 
 @contextmanager

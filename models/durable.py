@@ -44,10 +44,11 @@ def locked(folder: Path, *, patience: float = PATIENCE) -> Iterator[None]:
         lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
     try:
         deadline = time.monotonic() + patience
+        waited = f" for more than {patience:.0f} s" if patience else ""
         while not _try_lock(lock):
             if time.monotonic() > deadline:
                 raise WorkspaceError(
-                    f"{folder} is held by another run for more than {patience:.0f} s. "
+                    f"{folder} is held by another run{waited}. "
                     "Wait for it to end, then run again."
                 )
             time.sleep(PAUSE)

@@ -2,7 +2,6 @@
 
 import jax
 import jax.numpy as jnp
-import optax
 
 
 def cross_entropy(
@@ -19,13 +18,3 @@ def cross_entropy(
     log_probs = jax.nn.log_softmax(logits)
     hit = jnp.take_along_axis(log_probs, labels[:, None], axis=-1)[:, 0]
     return -(1 - smoothing) * hit - smoothing * log_probs.mean(-1)
-
-
-def weighted_mean(values: jax.Array, weights: jax.Array) -> jax.Array:
-    """Return the mean of `values` (n,) under `weights` (n,), 0 where all weigh 0."""
-    return jnp.sum(values * weights) / jnp.maximum(jnp.sum(weights), 1e-12)
-
-
-def soft_cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
-    """Return the cross-entropy (n,) of `logits` against target probs (n c)."""
-    return optax.softmax_cross_entropy(logits, targets)

@@ -1,8 +1,8 @@
 """The training state, and the compiled train and predict steps."""
 
+import contextlib
 import dataclasses
 import functools
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -15,9 +15,11 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from models.augment import augment, mix
 from models.losses import cross_entropy
+from models.machine import cores
 from models.recipe import Augment
 
 AXIS = "batch"
+LEAST_SHARE = 8  # images of a batch that a device is worth waking for
 Channels = tuple[float, float, float]
 Step = Callable[..., tuple["TrainState", dict[str, jax.Array]]]
 Predict = Callable[..., jax.Array]
@@ -44,13 +46,21 @@ class TrainState:
 
 
 def use_all_cores() -> None:
-    """Give JAX one CPU device per core; call it before JAX's first computation."""
-    jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
+    """Give JAX one CPU device per core.
+
+    Where JAX has computed already, as in a notebook, its devices stay what they are.
+    """
+    with contextlib.suppress(RuntimeError):
+        jax.config.update("jax_num_cpu_devices", cores())
 
 
-def device_mesh() -> Mesh:
-    """Return a mesh over all local devices."""
-    return Mesh(np.array(jax.local_devices()), (AXIS,))
+def device_mesh(batch_size: int | None = None) -> Mesh:
+    """Return a mesh over the local devices, or over as many as a batch is worth.
+
+    Batch norm and mixing see the images of one device only, so each gets some.
+    """
+    most = max(1, batch_size // LEAST_SHARE) if batch_size else None
+    return Mesh(np.array(jax.local_devices()[:most]), (AXIS,))
 
 
 def cpu_mesh() -> Mesh:

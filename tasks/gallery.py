@@ -24,6 +24,7 @@ REASONS = {
     "near-duplicate": "Almost the same picture is already in the dataset.",
     "conflicting-label": "Copies of one picture that carry different labels.",
     "no-label": "No label was given.",
+    "removed": "The source no longer holds it.",
 }
 
 
@@ -62,7 +63,6 @@ class Quarantined:
     path: str
     reason: str
     detail: str = ""
-    image: Pixels | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import icechunk
 import zarr
 
+from models.machine import cores
 from tasks.progress import Progress
 
 Result = TypeVar("Result")
@@ -98,8 +99,3 @@ def _run_remote(
 def _group(session: icechunk.Session) -> zarr.Group:
     mode = "r" if session.read_only else "r+"
     return zarr.open_group(session.store, mode=mode)  # type: ignore[arg-type]
-
-
-def cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0))

@@ -307,8 +307,6 @@ def lost_classes(lost: list[str]) -> CheckResult:
     return CheckResult(
         check="classes",
         verdict=Verdict.INCONCLUSIVE,
-        value=float(len(lost)),
-        limit=0.0,
         detail=f"The champion knows {len(lost):,} classes that the candidate does not:"
         f" {', '.join(lost[:10])}.",
     )
@@ -338,7 +336,7 @@ trained on {trained.device}. `manifest.json` beside this page holds settings, sn
 and versions.
 
 ## Metrics
-On {figures.n:,} test images; with 95 % intervals; duplicate groups count as one.
+On {figures.n:,} test images, with intervals; see `docs/gates.md` for their making.
 
 | figure | value | low | high |
 |---|---|---|---|

@@ -59,7 +59,6 @@ class ReportContent:
     Attributes:
         metrics: figures on test by name (top1, top5, macro_f1, ece, brier, ...).
         champion_metrics: the same figures of the champion on the same images.
-        differences: candidate minus champion, from the paired intervals.
         history: one mapping per epoch: epoch, train_loss, train_top1, val_loss,
             val_top1, learning_rate, images_per_second, seconds.
         confusion: (k, k) counts, rows being the given label.
@@ -79,7 +78,6 @@ class ReportContent:
     promoted: bool = False
     metrics: Mapping[str, Estimate] = field(default_factory=dict)
     champion_metrics: Mapping[str, Estimate] = field(default_factory=dict)
-    differences: Mapping[str, Estimate] = field(default_factory=dict)
     notes: Sequence[str] = ()
     history: Sequence[Mapping[str, Any]] = ()
     best_epoch: int | None = None

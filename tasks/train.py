@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import math
 import os
 from enum import StrEnum
 from pathlib import Path
@@ -18,6 +19,7 @@ from data_contracts.dataset import Array
 from data_contracts.errors import ContractError
 from data_contracts.references import DatasetRef, ModelRef, Reference
 from data_contracts.store import Dataset, storage_errors
+from models.machine import memory
 from models.recipe import (
     LEAST_BATCH,
     LEAST_EPOCHS,
@@ -299,13 +301,14 @@ def _run_digest(
 def _train(
     source: DatasetRef, settings: TrainSettings, folder: Path, start: ModelRef | None
 ) -> Trained:
-    mesh = devices()
+    devices()
     import jax
 
     from models.backbones import create_model
     from models.checkpoint import load_model, save_model
     from models.feed import BatchSource
     from models.fit import FitSettings, fit
+    from models.steps import device_mesh
 
     dataset = Dataset(source)
     begin = load_model(Path(start.uri) / "model") if start else None
@@ -342,7 +345,7 @@ def _train(
                 val_rows=val,
                 read=dataset.take,
                 chunk=dataset.chunk,
-                resident=_fits(len(rows), size, settings.feed),
+                resident=_fits(len(rows) + len(val), size, settings.feed),
             ),
             recipe=recipe,
             settings=FitSettings(
@@ -353,7 +356,7 @@ def _train(
             mean=mean,
             std=std,
             run_dir=folder,
-            mesh=mesh,
+            mesh=device_mesh(recipe.batch_size),
             init=begin[:2] if begin else None,
             on_progress=bar.reach,
         )
@@ -403,8 +406,11 @@ def _settings_of(dataset: Dataset, stage: str) -> dict[str, Any] | None:
 
 
 def _fits(n: int, size: int, feed: Feed) -> bool:
-    """Whether `n` images of side `size` wait in memory."""
+    """Whether `n` images of side `size` wait in memory, of the device if it has any."""
     if feed != Feed.auto:
         return feed == Feed.memory
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return n * size * size * 3 < MEMORY_SHARE * memory
+    import jax
+
+    own = jax.local_devices()[0].memory_stats() or {}
+    room = min(memory(), own.get("bytes_limit", math.inf))
+    return bool(n * size * size * 3 < MEMORY_SHARE * room)

@@ -82,6 +82,10 @@ class Archive:
         """Return the bytes of a member."""
         return self.reader.read(self.entries[name].where)
 
+    def begin(self, name: str) -> bytes:
+        """Return the first bytes of a member."""
+        return self.read(name)[:16]
+
 
 @dataclass(frozen=True)
 class Folder:
@@ -124,6 +128,11 @@ class Folder:
     def read(self, name: str) -> bytes:
         """Return the bytes of a file."""
         return self.reader.read(filename(name))
+
+    def begin(self, name: str) -> bytes:
+        """Return the first bytes of a file."""
+        with open(os.path.join(self.root, filename(name)), "rb") as file:
+            return file.read(16)
 
     def _entry(self, where: str) -> Entry:
         path = os.path.join(self.root, where)
@@ -288,6 +297,6 @@ def images(tree: Tree, notes: list[str]) -> dict[str, Entry]:
 
 def _looks_like_image(tree: Tree, name: str) -> bool:
     try:
-        return tree.read(name)[:8].startswith(MAGIC)
+        return tree.begin(name).startswith(MAGIC)
     except OSError:
         return False

@@ -66,7 +66,9 @@ def unit(key: str) -> str:
     """Return the unit of a metric or check: %, points (a change) or nothing."""
     if re.search(r"ece|brier|nll|loss|calibration", key.lower()):
         return ""
-    changes = r"inferiority|superiority|difference|change|drop|regression"
+    changes = (
+        r"inferiority|superiority|difference|change|drop|regression|: (top-1|macro-f1)$"
+    )
     return "points" if re.search(changes, key.lower()) else "%"
 
 

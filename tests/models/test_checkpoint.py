@@ -162,3 +162,20 @@ def test_a_model_without_statistics_can_be_saved(tmp_path):
 def test_a_missing_model_is_a_schema_error(tmp_path):
     with pytest.raises(SchemaError, match="no whole checkpoint"):
         load_model(tmp_path / "none")
+
+
+def test_a_checkpoint_of_a_newer_version_stops_the_run_and_stays(tmp_path):
+    save(tmp_path, 1, 2)
+    for memory in tmp_path.glob("checkpoints/*/memory.json"):
+        held = json.loads(memory.read_text())
+        memory.write_text(json.dumps(held | {"version": 99}))
+    with pytest.raises(SchemaError, match="Upgrade"):
+        restore_latest(tmp_path, STATE)
+    assert names(tmp_path) == ["1", "2"]
+
+
+def test_a_checkpoint_of_another_network_stops_the_run_and_stays(tmp_path):
+    save(tmp_path, 1)
+    with pytest.raises(SchemaError, match="another network"):
+        restore_latest(tmp_path, {"other": np.zeros(3)})
+    assert names(tmp_path) == ["1"]

@@ -4,6 +4,7 @@ import io
 import json
 import pickle
 import tarfile
+import tracemalloc
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -237,3 +238,25 @@ def test_a_gzip_that_is_no_tar_is_refused(
     (tmp_path / "x.gz").write_bytes(gzip.compress(json.dumps([1]).encode()))
     with pytest.raises(SourceError, match="cannot be read"):
         list_source(str(tmp_path / "x.gz"), settings=settings)
+
+
+def test_a_tar_whose_last_member_is_a_zip_is_a_tar(
+    tmp_path: Path, settings: SourceSettings
+) -> None:
+    inner = pack(tmp_path / "labels.zip", {"readme.txt": b"hello"}).read_bytes()
+    path = pack(tmp_path / "a.tar", FILES | {"top/labels.zip": inner})
+    assert len(list_source(str(path), settings=settings).path) == 3
+
+
+@pytest.mark.parametrize("name", ["manifest.csv", "labels.json"])
+def test_a_table_that_is_a_bomb_is_never_unpacked(
+    tmp_path: Path, settings: SourceSettings, name: str
+) -> None:
+    path = pack(tmp_path / "a.zip", {**FILES, name: b" " * (40 << 20)})
+    modest = settings.model_copy(update={"max_ratio": 100})
+    tracemalloc.start()
+    found = list_source(str(path), settings=modest)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(found.path) == 3
+    assert peak < 20 << 20

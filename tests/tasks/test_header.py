@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import struct
+import tracemalloc
 import zlib
 
 import numpy as np
@@ -148,3 +149,47 @@ def test_any_bytes_after_a_magic_are_answered(tail: bytes, kind: str) -> None:
     data = encoded(photo(9, 9), kind)
     assert isinstance(inspect(data[:16] + tail), (Header, Problem))
     assert isinstance(inspect(tail), (Header, Problem))
+
+
+def test_an_end_mark_that_asks_for_room_is_refused() -> None:
+    whole = encoded(photo(), "PNG")
+    end = whole.index(b"IEND") - 4
+    claims = whole[:end] + struct.pack(">I", 0x7FFFFF00) + whole[end + 4 :]
+    assert inspect(claims)[0] == "undecodable"
+
+
+def test_a_jpeg_of_endless_scans_is_refused() -> None:
+    whole = encoded(photo(), "JPEG", progressive=True)
+    assert isinstance(inspect(whole), Header)
+    last = whole.rindex(b"\xff\xda")
+    again = whole[:-2] + whole[last:-2] * 100 + whole[-2:]
+    assert inspect(again) == Problem("undecodable", "a JPEG file of more than 64 scans")
+
+
+def test_long_tags_of_a_tiff_are_not_read() -> None:
+    whole = bytearray(encoded(photo(), "TIFF"))
+    (start,) = struct.unpack_from("<I", whole, 4)
+    (count,) = struct.unpack_from("<H", whole, start)
+    own = whole[start + 2 : start + 2 + 12 * count]
+    more = b"".join(
+        struct.pack("<HHII", 60_000 + i, 1, 400_000, 8) for i in range(5_000)
+    )
+    whole[4:8] = struct.pack("<I", len(whole))
+    whole += struct.pack("<H", count + 5_000) + own + more + bytes(400_000)
+    tracemalloc.start()
+    header = inspect(bytes(whole))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert isinstance(header, Header)
+    assert (header.width, header.height) == (70, 48)
+    assert peak < 8 << 20
+
+
+@pytest.mark.parametrize("tag", [(284, 2), (262, 0)])
+def test_16_bit_tiffs_that_would_come_out_wrong_are_refused(tag) -> None:
+    entries = {256: 8, 257: 8, 258: 16, 277: 3, 262: 2, 284: 1} | dict([tag])
+    body = b"".join(
+        struct.pack("<HHII", k, 4, 1, v) for k, v in sorted(entries.items())
+    )
+    data = b"II*\0" + struct.pack("<IH", 8, len(entries)) + body + bytes(4)
+    assert inspect(data)[0] == "unsupported"

@@ -110,7 +110,6 @@ def full(names: list[str], *, text: str = "plain", side: int = 8) -> ReportConte
         ),
         metrics={"top1": share(0.585), text: share(0.1)},
         champion_metrics={"top1": share(0.5)},
-        differences={"top1": share(0.085)},
         notes=[text],
         history=[
             {"epoch": e, "train_loss": 2 / e, "val_loss": 3 / e, "train_top1": 0.1 * e}
@@ -144,7 +143,7 @@ def full(names: list[str], *, text: str = "plain", side: int = 8) -> ReportConte
         ],
         denoised=[Denoised(before=image, after=image, path=text, noise=text)],
         noise_counts={text: 1},
-        quarantine=[Quarantined(path=text, reason=text, detail=text, image=image)] * 20,
+        quarantine=[Quarantined(path=text, reason=text, detail=text)] * 20,
         quarantine_counts={text: 300},
         contracts=[
             ContractReport(

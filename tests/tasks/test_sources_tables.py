@@ -177,3 +177,21 @@ def test_a_garbled_parquet_is_refused(tmp_path: Path) -> None:
     (tmp_path / "m.parquet").write_bytes(b"PAR1" + bytes(50))
     with pytest.raises(SourceError, match=r"m\.parquet"):
         listed(tmp_path / "m.parquet")
+
+
+def test_a_corner_rounded_past_one_leaves_fractions_fractions(tmp_path: Path) -> None:
+    boxes = ["[[0.1, 0.1, 0.9, 0.9]]", "[[0.5, 0.5, 1.0000001, 1.0]]"]
+    rows = "".join(f'{i}.png,"{box}"\n' for i, box in enumerate(boxes))
+    found = listed(manifest(tmp_path, f"path,boxes\n{rows}"))
+    assert found.box_unit == "fraction"
+    assert any("fraction" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("cell", ["[" * 20_000, "[[1" + "0" * 400 + ", 0, 1, 1]]"])
+def test_boxes_that_no_reader_can_hold_are_a_problem(tmp_path: Path, cell: str) -> None:
+    text = f'path,boxes\n0.png,"{cell}"\n1.png,\n'
+    found = listed(manifest(tmp_path, text))
+    assert dict(zip(found.path, found.problem, strict=True)) == {
+        "0.png": "bad-annotation",
+        "1.png": "",
+    }
