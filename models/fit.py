@@ -303,6 +303,7 @@ def _epoch(
         "train_top1": means["top1"],
         "val_loss": loss,
         "val_top1": top1,
+        "val_images": len(run.source.val_rows),
         "grad_norm": means["grad_norm"],
         "learning_rate": float(run.learning_rate(epoch * steps - 1)),
         "images_per_second": round(n / trained, 1),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -20,16 +21,24 @@ def score(logits: NDArray[Any], labels: NDArray[Any]) -> tuple[float, float]:
 
 
 def best_epoch(history: list[Record]) -> int:
-    """Return the epoch (from 1) to keep: best top-1, ties by lower loss, then earlier.
+    """Return the epoch (from 1) to keep: the latest about as good as the best.
 
-    Top-1 is what the gate judges; networks go on gaining it while their likelihood
-    already overfits (arXiv 1706.04599), and temperature can mend the latter later.
-    Without validation it is the last epoch.
+    The highest of many noisy figures is mostly luck, and under a falling learning rate
+    later weights are better settled, so an epoch that cannot be told from the best so
+    far replaces the one kept (the one-standard-error rule of Breiman et al. 1984,
+    section 3.4.3). Top-1 is what the gate judges; networks go on gaining it while
+    their likelihood already overfits (arXiv 1706.04599). Without validation it is the
+    last epoch.
     """
     if not history or history[-1]["val_top1"] is None:
         return len(history)
-    scores = [(line["val_top1"], -line["val_loss"]) for line in history]
-    return scores.index(max(scores)) + 1
+    kept, best = 1, 0.0
+    for epoch, line in enumerate(history, 1):
+        best = max(best, line["val_top1"])
+        error = math.sqrt(best * (1 - best) / line["val_images"])
+        if line["val_top1"] >= best - error:
+            kept = epoch
+    return kept
 
 
 def stop_reason(

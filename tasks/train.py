@@ -39,7 +39,7 @@ from tasks.stage import stage_task
 
 log = logging.getLogger("sightline")
 
-VERSION = 2
+VERSION = 3
 RECIPE = Recipe()
 # Share of the memory that images may take before they stream from disk instead.
 MEMORY_SHARE = 0.25
