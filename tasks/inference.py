@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
@@ -12,6 +13,9 @@ from numpy.typing import NDArray
 
 from data_contracts.dataset import Array
 from data_contracts.store import Dataset
+from models.machine import cores
+
+log = logging.getLogger("sightline")
 
 BATCH = 256
 Floats = NDArray[np.float32]
@@ -26,7 +30,14 @@ def devices() -> Any:
     from models.steps import device_mesh, use_all_cores
 
     use_all_cores()
-    return device_mesh()
+    mesh = device_mesh()
+    if mesh.devices.flat[0].platform == "cpu" and mesh.size < cores():
+        log.warning(
+            "JAX was in use before with %s of %s cores; set jax_num_cpu_devices first.",
+            mesh.size,
+            cores(),
+        )
+    return mesh
 
 
 class Predictor:

@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from models.machine import cores
+
 ROOT = Path(__file__).parents[1]
 CACHE = ROOT / ".cache"
 
@@ -23,6 +25,8 @@ os.environ |= {
     "JAX_COMPILATION_CACHE_DIR": str(CACHE / "xla"),
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    # As a run of its own has it, whoever touches JAX first.
+    "JAX_NUM_CPU_DEVICES": str(cores()),
     "JAX_PLATFORMS": os.environ.get("JAX_PLATFORMS", "cpu"),
     "PREFECT_HOME": str(CACHE / "prefect"),
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",

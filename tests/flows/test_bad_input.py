@@ -14,6 +14,7 @@ from flows.cli import main
 from flows.result import Clock
 from flows.stages import prepare
 from flows.train import run as run_train
+from models.durable import locked
 from tests.flows.conftest import small_config
 from tests.flows.test_train import folder_of
 from tests.tasks.test_ingest import ingest, tree
@@ -126,10 +127,8 @@ def test_two_runs_at_once_on_one_dataset_do_the_work_once(tmp_path, own_workspac
 def test_one_training_run_at_a_time(trained_home, own_workspace, pictures):
     import shutil
 
-    from models.checkpoint import only_run
-
     shutil.copytree(trained_home[0], own_workspace)
     run = next((own_workspace / "runs").iterdir())
     (run / "trained.json").unlink()
-    with only_run(run), pytest.raises(WorkspaceError, match="in use by another run"):
+    with locked(run), pytest.raises(WorkspaceError, match="held by another run"):
         run_train(small_config(pictures))
