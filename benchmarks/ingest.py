@@ -74,6 +74,10 @@ def bare(folder: Path) -> dict[str, Any]:
 
 def ours(folder: Path) -> dict[str, Any]:
     """Ingest the folder into a dataset."""
+    import dask.base
+    import dask.delayed
+    import dask.threaded  # noqa: F401
+
     from tasks.decode import DecodeSettings
     from tasks.ingest import IngestSettings, ingest_dataset
 

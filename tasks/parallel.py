@@ -49,8 +49,8 @@ def _on_threads(
     session: icechunk.Session,
     progress: Progress,
 ) -> list[Result]:
-    from dask.base import compute
-    from dask.delayed import delayed
+    # The scheduler itself: `dask.compute` would first import all of `distributed`.
+    from dask.threaded import get
 
     group = _group(session)
 
@@ -59,9 +59,8 @@ def _on_threads(
         progress.advance(span[1] - span[0])
         return result
 
-    tasks = [delayed(run, pure=False)(span) for span in rows]
-    done: Any = compute
-    return list(done(*tasks, scheduler="threads", num_workers=cores()))
+    graph: Any = {f"span-{i}": (run, span) for i, span in enumerate(rows)}
+    return list(get(graph, list(graph), num_workers=cores()))
 
 
 def _on_cluster(

@@ -52,17 +52,18 @@ def statistics(images: Images) -> dict[str, Floats]:
 def _statistics(images: Images) -> tuple[Floats, ...]:
     b, h, w, _ = images.shape
     tall = _tall(images)
-    values = images.reshape(b, h, w * 3).astype(np.float32)
+    # Around mid-grey the squares stay small, so that float32 holds their sum.
+    values = (images ^ 128).view(np.int8).reshape(b, h, w * 3).astype(np.float32)
     means = values.sum(1).reshape(b, w, 3).sum(1) / (h * w)
-    values -= np.tile(means, w)[:, None]
     flat = values.reshape(b, h * w * 3)
+    power = np.vecdot(flat, flat) / flat.shape[1]
     grey = cv2.cvtColor(tall, cv2.COLOR_RGB2GRAY)
     laplacian = _inner(cv2.Laplacian(grey, cv2.CV_32F).reshape(b, h, w))
     hsv = cv2.cvtColor(_tall(images[:, ::2]), cv2.COLOR_RGB2HSV)
     s = cv2.extractChannel(hsv, 1).reshape(b, (h + 1) // 2 * w)
     return (
-        means.mean(1),
-        np.sqrt(np.vecdot(flat, flat) / flat.shape[1]),
+        means.mean(1) + 128,
+        np.sqrt(np.maximum(power - np.vecdot(means, means) / 3, 0)),
         _variance(laplacian),
         (s.sum(1, dtype=np.uint32) / s.shape[1]).astype(np.float32),
     )

@@ -175,7 +175,9 @@ class Folder:
         return below(self._real[parent], self._root())
 
     def _root(self) -> str:
-        return self._real.setdefault("", os.path.realpath(self.root))
+        if "" not in self._real:
+            self._real[""] = os.path.realpath(self.root)
+        return self._real[""]
 
     def _walk(self) -> Iterator[tuple[str, Entry]]:
         """Yield the visible files, by their paths below the root."""
