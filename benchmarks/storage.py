@@ -3,7 +3,7 @@
     python benchmarks/storage.py --images 20000 --rounds 3
 
 Photos of groceries at 64 px, repeated, in Icechunk repositories that differ in the
-rows of a chunk and the compressor, beside a plain Zarr array and `numpy.save`. Writing
+rows of a chunk and the compressor, beside a plain Zarr array. Writing
 is by chunk in order; reading is the two ways of training: a whole epoch chunk by chunk,
 and sorted random rows. Rounds alternate; medians. Prints one JSON line.
 """
@@ -87,13 +87,6 @@ def _fill(group: Any, pixels: Any, rows: int, codec: str) -> None:
         array[start : start + rows] = pixels[start : start + rows]
 
 
-def in_numpy(folder: Path, pixels: Any, rows: int, codec: str) -> Callable[[], Any]:
-    """Save one array; return a function that maps it."""
-    folder.mkdir()
-    np.save(folder / "images.npy", pixels)
-    return lambda: np.load(folder / "images.npy", mmap_mode="r")
-
-
 def timed(write: Any, pixels: Any, rows: int, codec: str) -> dict[str, float]:
     """Return gigabytes per second of one write and of two kinds of reading."""
     size = pixels.nbytes / 1e9
@@ -135,7 +128,6 @@ def main() -> None:
     cases = [
         *(("icechunk", in_icechunk, r, c) for r, c in itertools.product(ROWS, CODECS)),
         ("zarr", in_zarr, 256, "none"),
-        ("numpy", in_numpy, 256, "none"),
     ]
     found: dict[tuple[str, int, str], list[dict[str, float]]] = {}
     for _ in range(given.rounds):

@@ -32,7 +32,16 @@ class Dataset:
 
     def __init__(self, ref: DatasetRef) -> None:
         self.ref = ref
-        session = open_repository(ref.uri).readonly_session(snapshot_id=ref.snapshot)
+        try:
+            repository = open_repository(ref.uri)
+            session = repository.readonly_session(snapshot_id=ref.snapshot)
+        except icechunk.IcechunkError as error:
+            if "snapshot" not in str(error):
+                raise
+            raise SchemaError(
+                f"{ref.uri} holds no snapshot {ref.snapshot}: the dataset was replaced."
+                " Bring the old one back, or use another name."
+            ) from error
         self.group = zarr.open_group(session.store, mode="r")
         check_schema(self.group, uri=ref.uri)
 

@@ -80,8 +80,15 @@ def _read_tokens(
 
 def _in_full(key: str, known: Mapping[str, Setting]) -> str:
     """Return the dotted key that `key` is the unmistakable last part of, or `key`."""
-    ends = _ending(key, known)
-    return ends[0] if key not in known and len(ends) == 1 else key
+    if _setting_of(key, known):
+        return key
+    if len(ends := _ending(key, known)) == 1:
+        return ends[0]
+    owner, dot, item = key.rpartition(".")
+    owners = [
+        end for end in _ending(owner, known) if item_of(known[end].field.annotation)
+    ]
+    return f"{owners[0]}{dot}{item}" if len(owners) == 1 else key
 
 
 def _ending(key: str, known: Mapping[str, Setting]) -> list[str]:
@@ -273,7 +280,8 @@ def _explain(
     given: Mapping[str, Given],
 ) -> str:
     setting = known.get(key) or known.get(key.rpartition(".")[0])
-    if detail["type"] == "missing" and setting is not None:
+    whole = isinstance(detail["loc"][-1], str) if detail["loc"] else True
+    if detail["type"] == "missing" and whole and setting is not None:
         meaning = (setting.field.description or values.allowed(setting.field)).rstrip(
             "."
         )

@@ -120,6 +120,9 @@ def execute(words: list[str], *, environ: Mapping[str, str]) -> Outcome:
         return Outcome(0, text, {"help": text})
     if words[0] == "--version":
         return Outcome(0, f"sightline {version()}", {"version": version()})
+    if words[1:] and words[1] in ("--help", "-h") and (under := verbs_under(words[0])):
+        text = "\n".join(f"  {name:<16} {VERBS[name].about}" for name in under)
+        return Outcome(0, text, {"help": text})
     name, rest = find_verb(words)
     verb = VERBS[name]
     prepare_environment()
@@ -149,12 +152,16 @@ def find_verb(words: list[str]) -> tuple[str, list[str]]:
         name = " ".join(words[:length])
         if name in VERBS:
             return name, words[length:]
-    under = [name for name in VERBS if name.startswith(f"{words[0]} ")]
-    if under:
+    if under := verbs_under(words[0]):
         raise UsageError(_choose(words, under))
     close = get_close_matches(words[0], {name.split()[0] for name in VERBS}, n=1)
     hint = f"; did you mean '{close[0]}'?" if close else ""
     raise UsageError(f"unknown verb '{words[0]}'{hint} `sightline --help` lists them")
+
+
+def verbs_under(group: str) -> list[str]:
+    """Return the verbs of two words that begin with `group`."""
+    return [name for name in VERBS if name.startswith(f"{group} ")]
 
 
 def _choose(words: list[str], under: list[str]) -> str:

@@ -29,7 +29,11 @@ from tasks.register import (
 from tasks.split import SplitSettings, has_given_splits, split_dataset
 from tasks.summary import report_run, summarise
 from tasks.train import TrainSettings, train_model
-from tasks.validate import validate_dataset, validate_predictions
+from tasks.validate import (
+    ContractSettings,
+    validate_dataset,
+    validate_predictions,
+)
 
 
 class StageSettings(Settings):
@@ -37,6 +41,9 @@ class StageSettings(Settings):
 
     source: SourceSettings = Field(SourceSettings(), description="What to list.")
     decode: DecodeSettings = Field(DecodeSettings(), description="How to decode.")
+    contracts: ContractSettings = Field(
+        ContractSettings(), description="What to put up with."
+    )
     clean: CleanSettings = Field(CleanSettings(), description="What to leave out.")
     denoise: DenoiseSettings = Field(DenoiseSettings(), description="What to filter.")
     split: SplitSettings = Field(SplitSettings(), description="How to divide.")
@@ -71,13 +78,15 @@ def prepare(
             settled=settled,
         )
     with clock.stage("validate"):
-        contracts.append(validate_dataset(ingested, "ingested"))
+        limit = {"max_bad_share": settings.contracts.max_bad_share}
+        contracts.append(validate_dataset(ingested, "ingested", parameters=limit))
     with clock.stage("clean"):
         cleaned = clean_dataset(ingested, settings.clean)
     with clock.stage("denoise"):
         denoised = denoise_dataset(cleaned, settings.denoise)
     with clock.stage("validate"):
-        contracts.append(validate_dataset(denoised, "cleaned"))
+        limit = {"min_kept_share": settings.contracts.min_kept_share}
+        contracts.append(validate_dataset(denoised, "cleaned", parameters=limit))
     with clock.stage("split"):
         divided = split_dataset(denoised, settings.split)
     with clock.stage("validate"):

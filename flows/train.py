@@ -15,6 +15,7 @@ from flows.arguments import words
 from flows.result import Clock, RunResult
 from flows.stages import (
     CleanSettings,
+    ContractSettings,
     DecodeSettings,
     DenoiseSettings,
     EvaluateSettings,
@@ -42,6 +43,7 @@ def train(
     name: str,
     source: SourceSettings = SourceSettings(),
     decode: DecodeSettings = DecodeSettings(),
+    contracts: ContractSettings = ContractSettings(),
     clean: CleanSettings = CleanSettings(),
     denoise: DenoiseSettings = DenoiseSettings(),
     split: SplitSettings = SplitSettings(),
@@ -56,6 +58,7 @@ def train(
         name: Name of the model and its dataset.
         source: What to list.
         decode: How to decode.
+        contracts: What to put up with.
         clean: What to leave out.
         denoise: What to filter.
         split: How to divide.
@@ -69,6 +72,7 @@ def train(
             name=name,
             source=source,
             decode=decode,
+            contracts=contracts,
             clean=clean,
             denoise=denoise,
             split=split,

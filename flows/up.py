@@ -171,6 +171,7 @@ def _digest(listed: Path) -> str:
     found = [
         path for layer in ("flows", "tasks") for path in (ROOT / layer).glob("*.py")
     ]
+    found.append(ROOT / "models" / "recipe.py")  # the defaults of the form
     parts = [path.read_bytes() for path in [listed, *sorted(found)]]
     return hashlib.sha256(b"\0".join([bytes(listed), *parts])).hexdigest()
 

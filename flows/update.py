@@ -25,8 +25,18 @@ from flows.train import commands
 from tasks.register import champion_config, champion_datasets, find_champion
 from tasks.train import Preset
 
-# From a champion the network has little way to go; measured in docs/training.md.
-SHORT = TrainSettings(epochs=12, learning_rate=5e-4, patience=6)
+
+class UpdateTrainSettings(TrainSettings):
+    """Settings of the stage `train` where it starts from a champion."""
+
+    # The network has little way to go.
+    epochs: int | None = Field(12, ge=1, le=10_000, description="Passes over train.")
+    learning_rate: float = Field(
+        6e-4, gt=0, le=10, description="Peak of warm-up and cosine."
+    )
+    patience: int = Field(
+        6, ge=0, description="Epochs without a better validation to stop; 0 never."
+    )
 
 
 class UpdateConfig(Settings):
@@ -35,7 +45,9 @@ class UpdateConfig(Settings):
     name: str = Field(description="Name of the model.")
     data: str = Field(description="The new images: folder, manifest, archive, ...")
     source: SourceSettings = Field(SourceSettings(), description="What to list.")
-    train: TrainSettings = Field(SHORT, description="How to train.")
+    train: UpdateTrainSettings = Field(
+        UpdateTrainSettings(), description="How to train."
+    )
     gate: GateSettings = Field(GateSettings(), description="What a version must reach.")
 
 
@@ -64,7 +76,7 @@ def update(
     name: str,
     data: str,
     source: SourceSettings = SourceSettings(),
-    train: TrainSettings = SHORT,
+    train: UpdateTrainSettings = UpdateTrainSettings(),
     gate: GateSettings = GateSettings(),
 ) -> RunResult | NothingNew:
     """Add new images as the next era, train from the champion, gate on old and new.

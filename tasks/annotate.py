@@ -12,6 +12,19 @@ from data_contracts.dataset import COLUMNS, SPLITS, Array
 from data_contracts.store import Dataset
 from tasks.listing import Listing
 
+# Problems that decoding finds; they last as long as the file does.
+IN_THE_BYTES = (
+    "empty",
+    "not-an-image",
+    "unsupported",
+    "too-many-bytes",
+    "zero-sized",
+    "too-large",
+    "too-small",
+    "truncated",
+    "undecodable",
+)
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -25,9 +38,13 @@ class Plan:
 
 
 def plan_rows(listing: Listing, before: Dataset | None, *, source: int) -> Plan:
-    """Match the listing with the rows of an earlier snapshot by path and stamp."""
+    """Match the listing with the rows of an earlier snapshot by path and stamp.
+
+    An item that could not be read, or whose problem in the listing changed, is new.
+    """
     n, known = (before.n, _known(before, source)) if before else (0, {})
-    keys = list(zip(listing.path, listing.stamp, strict=True))
+    problem = ["" if p in IN_THE_BYTES else p for p in listing.problem]
+    keys = list(zip(listing.path, listing.stamp, problem, strict=True))
     row_of = np.array([known.get(key, -1) for key in keys], np.int64)
     new = np.flatnonzero(row_of < 0)
     row_of[new] = n + np.arange(len(new))
@@ -35,10 +52,13 @@ def plan_rows(listing: Listing, before: Dataset | None, *, source: int) -> Plan:
     return Plan(row_of, new, gone, source, n)
 
 
-def _known(before: Dataset, source: int) -> dict[tuple[str, str], int]:
-    columns = before.columns("path", "stamp", "source")
-    rows = np.flatnonzero(columns["source"] == source)
-    return {(columns["path"][r], columns["stamp"][r]): int(r) for r in rows}
+def _known(before: Dataset, source: int) -> dict[tuple[str, str, str], int]:
+    columns = before.columns("path", "stamp", "problem", "present", "source")
+    rows = np.flatnonzero((columns["source"] == source) & columns["present"])
+    # What is wrong with a file's bytes stays wrong; the listing says the rest.
+    own = np.isin(columns["problem"], IN_THE_BYTES)
+    problem = np.where(own, "", columns["problem"])
+    return {(columns["path"][r], columns["stamp"][r], problem[r]): int(r) for r in rows}
 
 
 def extend_names(names: Sequence[str], more: Sequence[str]) -> list[str]:

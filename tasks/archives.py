@@ -174,7 +174,8 @@ def unpacked(tree: Archive, names: Sequence[str], settings: SourceSettings) -> s
 
 def _cache(settings: SourceSettings) -> str:
     home = os.environ.get("SIGHTLINE_HOME") or "workspace"
-    return os.path.join(settings.cache_dir or os.path.join(home, "cache"), "archives")
+    cache = settings.cache_dir or os.path.join(os.path.expanduser(home), "cache")
+    return os.path.join(os.path.abspath(cache), "archives")
 
 
 def _store(packed: IO[bytes], target: str, *, most: int, path: str) -> None:

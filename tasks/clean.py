@@ -91,15 +91,19 @@ def drop_duplicates(
         The reasons, and for each row the row that stands for it.
     """
     reason, label = reason.copy(), columns["label"]
+    settled = columns["settled"] >= 0
     canonical = np.arange(len(reason))
     for pairs, name in ((near, "near-duplicate"), (exact, "exact-duplicate")):
         if not len(pairs):
             continue
         first, later = pairs.T
         conflict = label[first] != label[later]
-        for row in (first[conflict], later[conflict]):
-            reason[row] = "conflicting-label"
+        for row, other in ((first, later), (later, first)):
+            # A newcomer does not take away what a champion was trained and judged on.
+            firm = settled[row] & ~settled[other]
+            reason[row[conflict & ~firm]] = "conflicting-label"
         same_split = columns["split"][first] == columns["split"][later]
+        same_split |= columns["split"][later] < 0
         repeat = same_split & ~conflict & (reason[later] != "conflicting-label")
         reason[later[repeat]] = name
         # Smallest row wins where a row repeats several others.
@@ -145,7 +149,8 @@ def leakage(group: Array, split: Array, keep: Array) -> int:
 
 
 NEEDED = (
-    "path present ok detail label split width height std mean sharpness sha256 phash"
+    "path present ok detail label split settled width height std mean sharpness sha256"
+    " phash"
 ).split()
 
 

@@ -6,7 +6,7 @@ Training and serving share this path, so that both see the same pixels.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import cv2
 import numpy as np
@@ -44,6 +44,9 @@ class Fit(StrEnum):
     STRETCH = "stretch"
 
 
+Level = Annotated[int, Field(ge=0, le=255)]
+
+
 class DecodeSettings(Settings):
     """How image files become pixels."""
 
@@ -51,7 +54,7 @@ class DecodeSettings(Settings):
     fit: Fit = Field(
         Fit.CROP, description="crop the centre, letterbox on grey, or stretch."
     )
-    background: tuple[int, int, int] = Field(
+    background: tuple[Level, Level, Level] = Field(
         (255, 255, 255), description="RGB colour put behind transparent pixels."
     )
     max_bytes: int = Field(64 << 20, ge=1, description="Largest file, in bytes.")

@@ -14,8 +14,9 @@ from data_contracts.dataset import Array
 BANDS = 4
 BAND_BITS = 16
 THUMBNAIL = 8
-# Look-alikes of one band that are compared; more would be quadratic in a flood of them.
-MOST_NEIGHBOURS = 4096
+# Neighbours in a band that each row is compared with; all would be quadratic in a flood
+# of look-alikes. Equal hashes stand side by side, so even a flood is linked as a chain.
+MOST_NEIGHBOURS = 256
 
 
 def exact_pairs(sha256: Array, rows: Array) -> Array:
@@ -33,20 +34,22 @@ def near_pairs(phash: Array, rows: Array, *, distance: int) -> Array:
     Two 64-bit hashes at most 3 bits apart agree in one of four 16-bit bands, so only
     rows that share a band are compared (the pigeonhole of Manku et al. 2007).
     """
-    found = [np.empty((0, 2), np.int64)]
+    found = np.empty((0, 2), np.int64)
     hashes = phash[rows].astype(np.uint64)
     for band in range(BANDS):
         key = (hashes >> np.uint64(band * BAND_BITS)) & np.uint64(0xFFFF)
-        order = np.argsort(key, kind="stable")
+        order = np.lexsort((hashes, key))
         key, own, row = key[order], hashes[order], rows[order]
+        pairs = [found]
         for step in count(1):
             same = key[step:] == key[:-step] if step < len(key) else np.empty(0, bool)
             if not same.any() or step > MOST_NEIGHBOURS:
                 break
             bits = np.bitwise_count(own[step:] ^ own[:-step])
             close = same & (bits <= distance)
-            found.append(np.stack([row[:-step][close], row[step:][close]], axis=1))
-    return np.unique(np.sort(np.concatenate(found), axis=1), axis=0)
+            pairs.append(np.stack([row[:-step][close], row[step:][close]], axis=1))
+        found = np.unique(np.sort(np.concatenate(pairs), axis=1), axis=0)
+    return found
 
 
 def same_colours(

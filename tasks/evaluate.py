@@ -14,6 +14,7 @@ from data_contracts.dataset import NONE, Array
 from data_contracts.errors import ContractError
 from data_contracts.references import DatasetRef, ModelRef, Reference
 from data_contracts.store import Dataset, storage_errors
+from models.durable import write_over
 from tasks.arena import Arena
 from tasks.evaluation import EvaluateSettings, Evaluation
 from tasks.inference import Floats, Predictor, predict_rows
@@ -93,7 +94,7 @@ def evaluate_model(
         folder.mkdir(parents=True, exist_ok=True)
         _evaluate(dataset, rows, trained, champion, settings, folder)
         result = result.model_copy(update={"n": len(rows)})
-        finished.write_text(result.model_dump_json())
+        write_over(finished, result.model_dump_json())
     return result
 
 
@@ -209,8 +210,9 @@ def arenas_of(
     columns = dataset.columns("group", "path", "era")
     era = columns["era"][rows]
     parts = {"test": era >= 0}
-    if champion is not None and era.max() > 0:
-        parts = {"old": era < era.max(), "new": era == era.max()}
+    newest = columns["era"].max()
+    if champion is not None and newest > 0:
+        parts = {"old": era < newest, "new": era == newest}
     return [
         Arena(
             name=name,

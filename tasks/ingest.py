@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import hashlib
 import logging
@@ -14,6 +15,7 @@ from pydantic import Field
 
 from data_contracts.config import Settings, digest
 from data_contracts.dataset import Array, chunk_rows
+from data_contracts.errors import SchemaError
 from data_contracts.references import DatasetRef
 from data_contracts.store import Dataset
 from tasks.annotate import (
@@ -40,7 +42,9 @@ from tasks.stage import (
 
 log = logging.getLogger("sightline")
 
-VERSION = 1
+VERSION = 2
+# The machine's moments, not the file's faults: the stage is tried again.
+PASSING = (errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 # Columns that come with the listing; the others are measured on the file's bytes.
 ANNOTATION = ("label", "coarse", "domain", "split", "text", "stamp")
 MEASURED = (
@@ -116,6 +120,8 @@ def _read_item(
     try:
         content = listing.read(item)
     except OSError as error:
+        if error.errno in PASSING:
+            raise
         return row | {"problem": "unreadable", "detail": error.strerror or str(error)}
     row |= {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     found = decode_image(content, decode)
@@ -173,7 +179,7 @@ def ingest(
         "source": _appended("source", np.full(len(plan.new), source), before),
         "era": _appended("era", np.full(len(plan.new), era), before),
         "present": _present(plan, before, n),
-        "settled": _settled(settled, n),
+        "settled": _settled(settled, before, n),
     }
     columns |= box_columns(listing, plan, before, names, columns, n)
     columns |= tag_columns(listing, plan, before, names, n)
@@ -216,11 +222,12 @@ def _present(plan: Plan, before: Dataset | None, n: int) -> Array:
     return present
 
 
-def _settled(settled: DatasetRef | None, n: int) -> Array:
+def _settled(settled: DatasetRef | None, before: Dataset | None, n: int) -> Array:
+    """Return the use that a champion made of the rows that both have."""
     use = np.full(n, -1, np.int8)
-    if settled:
-        champion = Dataset(settled).column("use")[:n]
-        use[: len(champion)] = champion
+    if settled and before:
+        common = min(before.n, settled.n)
+        use[:common] = Dataset(settled).column("use")[:common]
     return use
 
 
@@ -252,14 +259,14 @@ def ingest_dataset(
         str(Path(place).resolve()),
     )
     fingerprint = _fingerprint(listing)
-    key = digest(root, settings, parent.digest if parent else "")
+    key = digest(root, settings, parent.digest if parent else "", VERSION)
     head = find_head(uri, key)
     base = head or parent
     if base is not None and _ingested_as(base, root) == fingerprint:
         log.info("ingest    %s images, nothing new", f"{base.n:,}")
         return base
     if settled is not None and not (base and _aligned(settled, base)):
-        settled = None
+        settled = None  # its rows are other images
     era = int(Dataset(base).column("era").max()) if base else 0
     if parent is not None and head is None:
         era += 1
@@ -293,13 +300,18 @@ def _ingested_as(ref: DatasetRef, root: str) -> str | None:
 
 def _aligned(one: DatasetRef, other: DatasetRef) -> bool:
     """Whether the first rows of two snapshots are the same images."""
+    try:
+        datasets = [Dataset(ref) for ref in (one, other)]
+    except SchemaError as error:
+        log.warning("ingest    the champion's splits are lost: %s", error)
+        return False
     lines = [
         [
             entry["digest"]
-            for entry in Dataset(ref).attributes["lineage"]
+            for entry in dataset.attributes["lineage"]
             if entry["stage"] == "ingest"
         ]
-        for ref in (one, other)
+        for dataset in datasets
     ]
     return all(a == b for a, b in zip(*lines, strict=False))
 
@@ -319,6 +331,8 @@ def _fingerprint(listing: Listing) -> str:
         listing.tags,
         listing.boxes,
         listing.label_names,
+        listing.sizes,
+        [str(listing.box_unit)],
     ):
         seen.update(repr(list(column)).encode("utf-8", "surrogateescape"))
     return seen.hexdigest()[:32]

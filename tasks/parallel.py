@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import icechunk
 import zarr
 
+from data_contracts.errors import UsageError
 from models.machine import cores
 from tasks.progress import Progress
 
@@ -73,12 +74,21 @@ def _on_cluster(
     import distributed
 
     connect: Any = distributed.Client
+    try:
+        client = connect(address, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"No Dask scheduler answers at {address!r}, which SIGHTLINE_DASK names"
+            f" ({error}). Start one, or unset the variable."
+        ) from error
     writable = not session.read_only
     share: Any = session.fork() if writable else session
     results = []
-    with connect(address, set_as_default=False) as client:
+    with client:
+        # The work may hold a listing of millions; it travels once.
+        spread = client.scatter(work, broadcast=True, hash=False)
         futures = [
-            client.submit(_run_remote, work, share, span, pure=False) for span in rows
+            client.submit(_run_remote, spread, share, span, pure=False) for span in rows
         ]
         for span, future in zip(rows, futures, strict=True):
             fork, result = future.result()

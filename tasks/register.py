@@ -248,11 +248,21 @@ def register_model(
     )
     registry.attach(ref, filename="card.md", text=card(ref, gate, evaluated, trained))
     blessed = registry.judge(root, name, version=ref.version, report=gate, who=who())
+    log.info("gate      %s: version %s of %s", gate.verdict, ref.version, name)
     if blessed and not _was_champion(root, ref):
+        current = registry.champion(root, name)
+        if (current.version if current else None) != gate.champion:
+            log.warning(
+                "Not promoted: another version became champion meanwhile. Train again"
+                " with other settings, or: sightline models promote name=%s version=%s"
+                " force=yes",
+                name,
+                ref.version,
+            )
+            return Registered(model=ref, gate=gate, promoted=False)
         registry.promote(
             root, name, version=ref.version, who=who(), why="the gate passed"
         )
-    log.info("gate      %s: version %s of %s", gate.verdict, ref.version, name)
     return Registered(model=ref, gate=gate, promoted=blessed)
 
 

@@ -13,7 +13,7 @@ from data_contracts.references import DatasetRef
 from data_contracts.store import Dataset
 from tasks.stage import Build, run_stage, stage_task
 
-VERSION = 1
+VERSION = 2
 TRAIN, VAL, TEST, UNUSED = 0, 1, 2, -1
 
 
@@ -42,16 +42,17 @@ def assign(columns: dict[str, Array], settings: SplitSettings) -> Array:
     fixed = np.where(columns["settled"] >= 0, columns["settled"], given)
     fixed[(columns["split"] > TEST) | ~usable] = UNUSED
     use = _follow_group(fixed, columns["group"], usable & (columns["split"] <= TEST))
+    free = (columns["settled"] < 0) & ~((fixed == UNUSED) & (use != UNUSED))
     for era in np.unique(columns["era"]):
         here = usable & (columns["era"] == era) & (columns["split"] <= TEST)
-        open_ = here & (columns["settled"] < 0) & np.isin(use, [UNUSED, TRAIN])
-        test = 0.0 if (use[here] == TEST).any() else settings.test
-        val = 0.0 if (use[here] == VAL).any() else settings.val
+        open_ = here & free & np.isin(use, [UNUSED, TRAIN])
+        test = 0.0 if (given[here] == TEST).any() else settings.test
+        val = 0.0 if (given[here] == VAL).any() else settings.val
         if open_.any():
             rows = np.flatnonzero(open_)
             use[rows] = _divide(rows, columns, test=test, val=val, seed=settings.seed)
     use[~usable] = UNUSED
-    return use
+    return _unbridged(use, columns["group"], given)
 
 
 def _follow_group(fixed: Array, group: Array, usable: Array) -> Array:
@@ -60,6 +61,17 @@ def _follow_group(fixed: Array, group: Array, usable: Array) -> Array:
     np.maximum.at(strongest, group[usable], fixed[usable])
     follows = usable & (fixed == UNUSED)
     return np.where(follows, strongest[group], fixed).astype(np.int8)
+
+
+def _unbridged(use: Array, group: Array, given: Array) -> Array:
+    """Leave out look-alikes of an image with a stronger use, test before val and train.
+
+    A new image that resembles two settled ones makes them one group.
+    """
+    strongest = np.full(len(use), UNUSED, np.int8)
+    np.maximum.at(strongest, group, use)
+    weaker = (use < strongest[group]) & (given == UNUSED)
+    return np.where(weaker, UNUSED, use).astype(np.int8)
 
 
 def _divide(

@@ -213,7 +213,10 @@ def _cleaned(source: Dataset) -> list[Cleaned]:
     dropped = np.flatnonzero(~columns["keep"] & columns["ok"])
     reason = columns["reason"][dropped]
     rows = np.concatenate(
-        [np.empty(0, np.int64), *(dropped[reason == r][:SHOWN] for r in set(reason))]
+        [
+            np.empty(0, np.int64),
+            *(dropped[reason == r][:SHOWN] for r in sorted(set(reason))),
+        ]
     )
     images = source.take(rows)
     stand_in = columns["canonical"][rows]

@@ -9,10 +9,10 @@ import math
 import os
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Self
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from data_contracts.config import Settings, digest
 from data_contracts.dataset import Array
@@ -67,6 +67,9 @@ class Feed(StrEnum):
     stream = "stream"
 
 
+Share = Annotated[float, Field(gt=0, le=2)]
+
+
 class AugmentSettings(Settings):
     """Random views, made on the device inside the compiled step."""
 
@@ -76,7 +79,7 @@ class AugmentSettings(Settings):
     rotate: float = Field(
         RECIPE.augment.rotate, ge=0, le=180, description="Largest turn, degrees."
     )
-    zoom: tuple[float, float] = Field(
+    zoom: tuple[Share, Share] = Field(
         RECIPE.augment.zoom, description="Smallest and largest side of a view, shares."
     )
     stretch: float = Field(
@@ -112,6 +115,12 @@ class AugmentSettings(Settings):
     size: int | None = Field(
         RECIPE.augment.size, ge=8, description="Side of the views; none: by resolution."
     )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.zoom[0] > self.zoom[1]:
+            raise ValueError(f"zoom goes from small to large, got {self.zoom}")
+        return self
 
 
 class TrainSettings(Settings):
@@ -295,7 +304,8 @@ def _run_digest(
     if start is not None:
         manifest = json.loads((Path(start.uri) / "manifest.json").read_text())
         begin = manifest["run"]
-    return digest(source.digest, settings, VERSION, begin)[:12]
+    same = settings.model_copy(update={"feed": Feed.auto})  # changes no bit
+    return digest(source.digest, same, VERSION, begin)[:12]
 
 
 def _train(

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import zarr
+from pydantic import Field
 
 from data_contracts.arrays import ArrayFinding, check_arrays, merge
-from data_contracts.config import digest
+from data_contracts.config import Settings, digest
 from data_contracts.contracts import Contract, load_contract
 from data_contracts.dataset import COLUMNS, SPLITS, USES, Array
 from data_contracts.references import ContractReport, DatasetRef
@@ -55,6 +56,17 @@ def decoded(dataset: Dataset, name: str) -> Array:
     else:
         return values
     return np.array(table, object)[np.where(values < 0, len(table) - 1, values)]
+
+
+class ContractSettings(Settings):
+    """How much a run puts up with; the contracts in `data_contracts` say the rest."""
+
+    max_bad_share: float = Field(
+        0.2, ge=0, le=1, description="Largest share of files that cannot be read."
+    )
+    min_kept_share: float = Field(
+        0.5, ge=0, le=1, description="Share of labelled images that cleaning leaves."
+    )
 
 
 @stage_task(retries=1)

@@ -78,6 +78,57 @@ def test_a_new_copy_of_a_settled_test_image_is_no_training_image():
     assert use[21] == 2
 
 
+def test_a_new_look_alike_of_a_training_image_trains():
+    group = np.concatenate([np.arange(40), np.arange(40)])
+    settled = np.array([0, 0, 2, 1] * 10 + [-1] * 40)
+    era = np.repeat([0, 1], 40)
+    use = assign(columns([0, 1] * 40, settled=settled, group=group, era=era), SETTINGS)
+    assert (use[40:] == use[:40]).all()
+
+
+def test_one_known_test_image_does_not_take_an_era_its_test_split():
+    label = np.tile([0, 1], 100)
+    era = np.repeat([0, 1], 100)
+    settled = np.where(era == 0, np.tile([0, 0, 2, 2], 50), -1)
+    group = np.arange(200)
+    group[150] = 2
+    use = assign(columns(label, era=era, settled=settled, group=group), SETTINGS)
+    assert use[150] == 2
+    assert (use[era == 1] == 2).sum() >= 20
+
+
+def test_a_new_class_in_a_grown_folder_is_tested():
+    label = np.repeat([0, 1, 2], 60)
+    settled = np.where(label < 2, np.tile([0, 0, 2], 60), -1)
+    use = assign(columns(label, settled=settled), SETTINGS)
+    assert np.bincount(use[label == 2]).tolist() == [42, 6, 12]
+
+
+def test_an_image_between_a_training_and_a_test_image_joins_the_test():
+    settled = np.array([0, 2, 0, 2, -1])
+    group = np.array([0, 0, 2, 3, 0])
+    use = assign(
+        columns([0, 0, 1, 1, 0], settled=settled, group=group, era=[0] * 4 + [1]),
+        SETTINGS,
+    )
+    assert use.tolist() == [-1, 2, 0, 2, 2]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_no_group_is_ever_in_two_uses(data):
+    n = data.draw(st.integers(1, 30))
+    draw = lambda low, high: data.draw(  # noqa: E731
+        st.lists(st.integers(low, high), min_size=n, max_size=n)
+    )
+    key = draw(0, 8)
+    group = np.array([key.index(k) for k in key])
+    era = np.sort(draw(0, 1))
+    settled = np.where(era == 0, draw(-1, 2), -1)
+    use = assign(columns(draw(0, 2), group=group, era=era, settled=settled), SETTINGS)
+    assert all(len(set(use[(group == g) & (use >= 0)])) < 2 for g in group)
+
+
 def test_growth_hardly_moves_old_images():
     label = np.zeros(1100, int)
     before = assign(columns(label[:1000]), SETTINGS)
