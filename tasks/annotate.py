@@ -53,8 +53,8 @@ def plan_rows(listing: Listing, before: Dataset | None, *, source: int) -> Plan:
 
 
 def _known(before: Dataset, source: int) -> dict[tuple[str, str, str], int]:
-    columns = before.columns("path", "stamp", "problem", "present", "source")
-    rows = np.flatnonzero((columns["source"] == source) & columns["present"])
+    columns = before.columns("path", "stamp", "problem", "source")
+    rows = np.flatnonzero(columns["source"] == source)
     # What is wrong with a file's bytes stays wrong; the listing says the rest.
     own = np.isin(columns["problem"], IN_THE_BYTES)
     problem = np.where(own, "", columns["problem"])

@@ -16,7 +16,7 @@ BAND_BITS = 16
 THUMBNAIL = 8
 # Neighbours in a band that each row is compared with; all would be quadratic in a flood
 # of look-alikes. Equal hashes stand side by side, so even a flood is linked as a chain.
-MOST_NEIGHBOURS = 256
+MOST_NEIGHBOURS = 128
 
 
 def exact_pairs(sha256: Array, rows: Array) -> Array:
@@ -34,7 +34,8 @@ def near_pairs(phash: Array, rows: Array, *, distance: int) -> Array:
     Two 64-bit hashes at most 3 bits apart agree in one of four 16-bit bands, so only
     rows that share a band are compared (the pigeonhole of Manku et al. 2007).
     """
-    found = np.empty((0, 2), np.int64)
+    found = np.empty(0, np.int64)
+    width = int(rows.max(initial=0)) + 1  # a pair as one number: quick to make unique
     hashes = phash[rows].astype(np.uint64)
     for band in range(BANDS):
         key = (hashes >> np.uint64(band * BAND_BITS)) & np.uint64(0xFFFF)
@@ -46,10 +47,12 @@ def near_pairs(phash: Array, rows: Array, *, distance: int) -> Array:
             if not same.any() or step > MOST_NEIGHBOURS:
                 break
             bits = np.bitwise_count(own[step:] ^ own[:-step])
-            close = same & (bits <= distance)
-            pairs.append(np.stack([row[:-step][close], row[step:][close]], axis=1))
-        found = np.unique(np.sort(np.concatenate(pairs), axis=1), axis=0)
-    return found
+            # Equal hashes share every band; the first finds them.
+            close = same & (bits <= distance) & ((bits > 0) | (band == 0))
+            ends = row[:-step][close], row[step:][close]
+            pairs.append(np.minimum(*ends) * width + np.maximum(*ends))
+        found = np.unique(np.concatenate(pairs))
+    return np.stack([found // width, found % width], axis=1)
 
 
 def same_colours(

@@ -17,6 +17,7 @@ from data_contracts.config import Settings
 from data_contracts.errors import UsageError
 from flows.arguments import parse, words
 from flows.leaves import leaves
+from flows.train import TrainConfig
 from flows.usage import help_text
 from flows.values import read
 
@@ -271,3 +272,30 @@ def test_a_union_tries_text_last():
 
 def test_a_path_stays_a_path():
     assert read("a/b", Path) == Path("a/b")
+
+
+def test_an_item_of_a_mapping_goes_by_the_mapping_s_last_part():
+    found = parse(
+        TrainConfig,
+        ["data=x", "name=y", "columns.path=photo"],
+        environ={},
+        verb="train",
+    )
+    assert found.source.columns == {"path": "photo"}
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("decode.background=-1,0,0", "decode.background"),
+        ("decode.background=300,0,0", "decode.background"),
+        ("decode.background=255,255", "decode.background=255,255"),
+        ("train.augment.zoom=1,0.4", "from small to large"),
+        ("train.augment.zoom=0,0", "zoom"),
+    ],
+)
+def test_tuples_have_bounds(word, said):
+    with pytest.raises(UsageError) as caught:
+        parse(TrainConfig, ["data=x", "name=y", word], environ={}, verb="train")
+    assert said in str(caught.value)
+    assert "missing" not in str(caught.value)

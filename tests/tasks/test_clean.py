@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -157,3 +159,26 @@ def test_same_colours_reads_each_image_once():
     pairs = np.array([[0, 1], [0, 2], [1, 2]])
     assert len(same_colours(pairs, read, tolerance=1)) == 3
     assert sorted(asked) == [0, 1, 2]
+
+
+def test_a_newcomer_does_not_remove_a_settled_image(tmp_path):
+    label = np.arange(12) % 2
+    _, found = cleaned(
+        tmp_path,
+        sha256=repeated(),
+        label=label,
+        settled=with_value(-1, _2=0).astype(np.int8),
+    )
+    assert found["keep"][2]
+    assert found["reason"][7] == "conflicting-label"
+
+
+def test_a_flood_of_one_picture_is_one_group_in_little_memory():
+    n = 10_000
+    rows = np.arange(n)
+    tracemalloc.start()
+    pairs = near_pairs(np.full(n, 7, np.uint64), rows, distance=3)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (group_rows(n, pairs) == 0).all()
+    assert peak < 1 << 30

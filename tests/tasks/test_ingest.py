@@ -3,14 +3,17 @@ import os
 import shutil
 from pathlib import Path
 
+import dask
 import numpy as np
 import pytest
 
-from data_contracts.errors import SourceError
+from data_contracts.errors import SchemaError, SourceError, UsageError
 from data_contracts.store import Dataset, find_snapshots
+from tasks.clean import CleanSettings, clean_dataset
 from tasks.decode import DecodeSettings
 from tasks.ingest import IngestSettings, ingest_dataset
 from tasks.listing import SourceSettings
+from tasks.split import SplitSettings, split_dataset
 from tests.tasks.pictures import photo, write
 
 SMALL = IngestSettings(decode=DecodeSettings(image_size=16))
@@ -234,3 +237,68 @@ def test_a_picture_of_16_bits_and_one_on_its_side_come_out_upright(tmp_path):
     assert dataset.column("width")[0] == 48
     assert dataset.column("height")[0] == 70
     assert dataset.column("notes")[0] == "exif"
+
+
+def test_a_row_that_was_put_right_is_read_and_the_bad_one_is_gone(tmp_path):
+    root = tree(tmp_path / "in", {"a": 2, "b": 2})
+    table = root / "manifest.csv"
+    good = "path,label\na/000.png,a\na/001.png,a\nb/002.png,b\nb/003.png,b\n"
+    table.write_text(good + "a/000.png,b\n")
+    before = Dataset(ingest(root, tmp_path))
+    assert set(before.column("problem")) == {"", "conflicting-rows"}
+    table.write_text(good)
+    after = Dataset(ingest(root, tmp_path)).columns("path", "ok", "present")
+    here = after["present"]
+    assert sorted(after["path"][here]) == [
+        "a/000.png",
+        "a/001.png",
+        "b/002.png",
+        "b/003.png",
+    ]
+    assert after["ok"][here].all()
+
+
+def test_a_file_that_comes_back_is_the_row_it_was(tmp_path):
+    root = tree(tmp_path / "in", {"a": 2, "b": 2})
+    ingest(root, tmp_path)
+    (root / "a" / "000.png").rename(tmp_path / "away.png")
+    ingest(root, tmp_path)
+    (tmp_path / "away.png").rename(root / "a" / "000.png")
+    dataset = Dataset(ingest(root, tmp_path))
+    assert dataset.n == 4
+    assert dataset.column("present").all()
+
+
+def test_splits_of_a_champion_are_not_given_to_other_images(tmp_path):
+    old = tree(tmp_path / "old", {"a": 10, "b": 10})
+    first = ingest(old, tmp_path)
+    new = tree(tmp_path / "new", {"a": 5, "b": 5}, first=100)
+    later = ingest(new, tmp_path, parent=first)
+    kept = clean_dataset(later, CleanSettings())
+    champion = split_dataset(kept, SplitSettings())
+    tree(old, {"a": 8}, first=200)
+    grown = Dataset(ingest(old, tmp_path, settled=champion))
+    settled = grown.column("settled")
+    assert (settled[:20] >= 0).any()
+    assert (settled[20:] == -1).all()
+
+
+def test_a_replaced_dataset_is_said_and_the_old_splits_are_let_go(tmp_path):
+    root = tree(tmp_path / "in", {"a": 6, "b": 6})
+    lost = ingest(root, tmp_path)
+    shutil.rmtree(tmp_path / "set")
+    ingest(root, tmp_path)
+    tree(root, {"a": 2}, first=100)
+    with pytest.raises(SchemaError, match="was replaced"):
+        Dataset(lost)
+    again = Dataset(ingest(root, tmp_path, settled=lost))
+    assert (again.column("settled") == -1).all()
+
+
+def test_a_scheduler_that_does_not_answer_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("SIGHTLINE_DASK", "tcp://127.0.0.1:9")
+    with (
+        dask.config.set({"distributed.comm.timeouts.connect": "1s"}),
+        pytest.raises(UsageError, match="SIGHTLINE_DASK"),
+    ):
+        ingest(tree(tmp_path / "in", {"a": 2, "b": 2}), tmp_path)
