@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from prefect import flow
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from data_contracts.config import Settings
 from data_contracts.errors import UsageError
@@ -37,6 +37,11 @@ class UpdateTrainSettings(TrainSettings):
     patience: int = Field(
         6, ge=0, description="Epochs without a better validation to stop; 0 never."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_training(cls, given: Any) -> Any:
+        return given.model_dump() if type(given) is TrainSettings else given
 
 
 class UpdateConfig(Settings):

@@ -13,6 +13,7 @@ import zarr
 from data_contracts.dataset import USES, Array
 from data_contracts.references import ContractReport, DatasetRef
 from data_contracts.store import Dataset
+from models.registry import attach
 from tasks.evaluate import Evaluated
 from tasks.figures import Bin
 from tasks.gallery import Augmented, Cleaned, Denoised, Flip, Mistake, Quarantined
@@ -105,6 +106,8 @@ def report_run(
         commands=commands,
     )
     path = write_report(content, Path(trained.folder) / "report.html")
+    # The run's page is of its last judgement; each version keeps its own.
+    attach(registered.model, filename="report.html", text=path.read_text("utf-8"))
     _publish(content)
     return str(path)
 
