@@ -78,7 +78,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--data", type=Path, default=GROCERY)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", default="15,30,60")
+    parser.add_argument("--epochs", default="15,30,60", help="may be empty")
     given = parser.parse_args()
     runs = [job(given.data, seed=seed, epochs=None) for seed in range(given.seeds)]
     budgets = [int(word) for word in given.epochs.split(",") if word]
