@@ -11,7 +11,7 @@ from flows.stages import TrainSettings
 from flows.train import TrainConfig
 from tasks.catalogue import write_catalogue
 from tasks.catalogue_settings import CatalogueSettings
-from tasks.train import AugmentSettings
+from tasks.train_settings import AugmentSettings
 
 # Real piles are dirty, so this one is too.
 DIRTY = CatalogueSettings(

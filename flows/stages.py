@@ -28,7 +28,8 @@ from tasks.register import (
 )
 from tasks.split import SplitSettings, has_given_splits, split_dataset
 from tasks.summary import report_run, summarise
-from tasks.train import TrainSettings, train_model
+from tasks.train import train_model
+from tasks.train_settings import TrainSettings
 from tasks.validate import (
     ContractSettings,
     validate_dataset,

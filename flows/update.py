@@ -23,7 +23,7 @@ from flows.stages import (
 )
 from flows.train import commands
 from tasks.register import champion_config, champion_datasets, find_champion
-from tasks.train import Preset
+from tasks.train_settings import Preset
 
 
 class UpdateTrainSettings(TrainSettings):

@@ -57,7 +57,6 @@ from models.warm_start import warm_start
 Record = dict[str, Any]
 OnProgress = Callable[[int, int, float, str], None]
 Validate = Callable[[TrainState], tuple[float | None, float | None]]
-TIMINGS = ("images_per_second", "seconds", "data_stall")
 
 
 @dataclasses.dataclass(frozen=True)

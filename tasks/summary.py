@@ -22,7 +22,8 @@ from tasks.report import write_report
 from tasks.report_content import ClassRow, Provenance, ReportContent, SliceRow
 from tasks.split import TRAIN
 from tasks.stage import stage_task
-from tasks.train import Trained, TrainSettings
+from tasks.train import Trained
+from tasks.train_settings import TrainSettings
 
 SHOWN = 12
 HEADLINE = ("top1 top5 macro_precision macro_recall macro_f1 brier nll ece").split()

@@ -7,175 +7,30 @@ import json
 import logging
 import math
 import os
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Any
 
 import numpy as np
-from pydantic import Field, model_validator
 
-from data_contracts.config import Settings, digest
+from data_contracts.config import digest
 from data_contracts.dataset import Array
 from data_contracts.errors import ContractError
 from data_contracts.references import DatasetRef, ModelRef, Reference
 from data_contracts.store import Dataset, storage_errors
 from models.machine import memory
-from models.recipe import (
-    LEAST_BATCH,
-    LEAST_EPOCHS,
-    MOST_BATCH,
-    MOST_EPOCHS,
-    VIEWS,
-    Augment,
-    Recipe,
-    batch_for,
-    epochs_for,
-)
+from models.recipe import Augment, Recipe, batch_for, epochs_for
 from tasks.calibration import fit_temperature
 from tasks.inference import Predictor, devices, predict_rows
 from tasks.progress import Progress
 from tasks.split import TRAIN, VAL
 from tasks.stage import stage_task
+from tasks.train_settings import Feed, TrainSettings
 
 log = logging.getLogger("sightline")
 
 VERSION = 3
-RECIPE = Recipe()
 # Share of the memory that images may take before they stream from disk instead.
 MEMORY_SHARE = 0.25
-
-
-class Preset(StrEnum):
-    """Networks that come with Sightline."""
-
-    small = "small"
-    resnet18 = "resnet18"
-
-
-class Optimizer(StrEnum):
-    """Ways to step along a gradient."""
-
-    muon = "muon"
-    adamw = "adamw"
-
-
-class Feed(StrEnum):
-    """Where the training images wait."""
-
-    auto = "auto"
-    memory = "memory"
-    stream = "stream"
-
-
-Share = Annotated[float, Field(gt=0, le=2)]
-
-
-class AugmentSettings(Settings):
-    """Random views, made on the device inside the compiled step."""
-
-    flip: float = Field(
-        RECIPE.augment.flip, ge=0, le=1, description="Chance to mirror."
-    )
-    rotate: float = Field(
-        RECIPE.augment.rotate, ge=0, le=180, description="Largest turn, degrees."
-    )
-    zoom: tuple[Share, Share] = Field(
-        RECIPE.augment.zoom, description="Smallest and largest side of a view, shares."
-    )
-    stretch: float = Field(
-        RECIPE.augment.stretch, ge=0, le=2, description="Largest log2 aspect change."
-    )
-    shift: float = Field(
-        RECIPE.augment.shift, ge=0, le=1, description="Largest move beyond the edge."
-    )
-    brightness: float = Field(
-        RECIPE.augment.brightness, ge=0, le=1, description="Largest change, share."
-    )
-    contrast: float = Field(
-        RECIPE.augment.contrast, ge=0, le=3, description="Largest log2 change."
-    )
-    saturation: float = Field(
-        RECIPE.augment.saturation, ge=0, le=3, description="Largest log2 change."
-    )
-    erase: float = Field(
-        RECIPE.augment.erase,
-        ge=0,
-        le=1,
-        description="Largest grey square, share of side.",
-    )
-    mixup: float = Field(
-        RECIPE.augment.mixup, ge=0, le=1, description="Chance to blend image pairs."
-    )
-    cutmix: float = Field(
-        RECIPE.augment.cutmix, ge=0, le=1, description="Chance to paste between pairs."
-    )
-    resolution: float = Field(
-        RECIPE.augment.resolution, gt=0, le=2, description="Side of the views, share."
-    )
-    size: int | None = Field(
-        RECIPE.augment.size, ge=8, description="Side of the views; none: by resolution."
-    )
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.zoom[0] > self.zoom[1]:
-            raise ValueError(f"zoom goes from small to large, got {self.zoom}")
-        return self
-
-
-class TrainSettings(Settings):
-    """Settings of the stage `train`."""
-
-    preset: Preset = Field(Preset(RECIPE.preset), description="The network.")
-    optimizer: Optimizer = Field(
-        Optimizer(RECIPE.optimizer), description="How weights are stepped."
-    )
-    epochs: int | None = Field(
-        None,
-        ge=1,
-        le=10_000,
-        description=f"Passes over the images; none: those that show {VIEWS:,} images,"
-        f" {LEAST_EPOCHS} to {MOST_EPOCHS}.",
-    )
-    batch_size: int | None = Field(
-        None,
-        ge=2,
-        description=f"Images in a step; none: {LEAST_BATCH} to {MOST_BATCH}, by how"
-        " many there are.",
-    )
-    learning_rate: float = Field(
-        RECIPE.learning_rate, gt=0, le=10, description="Peak of warm-up and cosine."
-    )
-    weight_decay: float = Field(
-        RECIPE.weight_decay,
-        ge=0,
-        le=10,
-        description="Of kernels, not norms and biases.",
-    )
-    warmup: float = Field(RECIPE.warmup, ge=0, le=1, description="Share of the steps.")
-    clip: float = Field(RECIPE.clip, gt=0, description="Largest norm of a gradient.")
-    ema: float = Field(
-        RECIPE.ema, ge=0, lt=1, description="Decay of the weight average."
-    )
-    label_smoothing: float = Field(
-        RECIPE.label_smoothing, ge=0, lt=1, description="Target shared by all classes."
-    )
-    patience: int = Field(
-        30, ge=0, description="Epochs without a better validation to stop; 0 never."
-    )
-    max_minutes: float | None = Field(
-        None, gt=0, description="Start no epoch after this; none has no limit."
-    )
-    seed: int = Field(0, ge=0, description="Of weights, order and augmentation.")
-    feed: Feed = Field(
-        Feed.auto, description="Images in memory, streamed, or by what fits."
-    )
-    replay: float | None = Field(
-        None,
-        ge=0,
-        description="In an update: old images per new one; none takes all of them.",
-    )
-    augment: AugmentSettings = Field(AugmentSettings(), description="Random views.")
 
 
 class Trained(Reference):

@@ -11,7 +11,7 @@ from flows.train import run as run_train
 from tasks.catalogue import write_catalogue
 from tasks.catalogue_settings import CatalogueSettings
 from tasks.decode import DecodeSettings
-from tasks.train import AugmentSettings
+from tasks.train_settings import AugmentSettings
 
 KINDS = ("mug", "bottle", "lamp")
 PICTURES = CatalogueSettings(

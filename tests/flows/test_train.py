@@ -18,7 +18,7 @@ from flows.train import run as run_train
 from flows.update import NothingNew, UpdateConfig
 from flows.update import run as run_update
 from tasks.gate import GateSettings
-from tasks.train import AugmentSettings, TrainSettings
+from tasks.train_settings import AugmentSettings, TrainSettings
 from tests.flows.conftest import TRAIN, small_config
 from tests.tasks.pictures import write
 

@@ -18,13 +18,14 @@ from data_contracts.errors import SightlineError, UsageError, WorkspaceError
 from models.checkpoint import restore_epoch, tree_digest
 from models.durable import locked
 from models.feed import BatchSource
-from models.fit import TIMINGS, FitSettings, fit
+from models.fit import FitSettings, fit
 from models.optim import muon, warmup_cosine
 from models.recipe import NONE, Recipe
 from models.steps import create_state, make_predict
 from models.stopping import best_epoch, score, stop_reason
 from models.warm_start import warm_start
 
+TIMINGS = ("images_per_second", "seconds", "data_stall")
 VIEW = {"mean": (0.5,) * 3, "std": (0.25,) * 3}
 RECIPE = Recipe(
     epochs=4,
