@@ -46,10 +46,12 @@ def parse(
 
 def words(settings: BaseModel) -> list[str]:
     """Return the `key=value` words that give `settings`, less those of the defaults."""
-    usual = {setting.key: setting.default for setting in leaves(type(settings))}
+    model = type(settings)
+    usual = {setting.key: setting.default for setting in leaves(model, given=True)}
     found = []
-    for key, field, value, _ in leaves(type(settings), instance=settings):
-        if value == usual.get(key, field.default):
+    for key, field, value, _ in leaves(model, instance=settings, given=True):
+        # A section that is off by default has no usual values: all of it is said.
+        if key in usual and value == usual[key]:
             continue
         if item_of(field.annotation):
             items = value.items()

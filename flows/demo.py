@@ -11,7 +11,6 @@ from flows.stages import TrainSettings
 from flows.train import TrainConfig
 from tasks.catalogue import write_catalogue
 from tasks.catalogue_settings import CatalogueSettings
-from tasks.train_settings import AugmentSettings
 
 # Real piles are dirty, so this one is too.
 DIRTY = CatalogueSettings(
@@ -23,12 +22,7 @@ DIRTY = CatalogueSettings(
     occluders=0.05,
     label_noise=0.02,
 )
-# In so few epochs, strong and mixed views would cost more than they bring.
-QUICK = TrainSettings(
-    epochs=24,
-    patience=0,
-    augment=AugmentSettings(zoom=(0.6, 1.0), contrast=0.3, mixup=0, cutmix=0),
-)
+QUICK = TrainSettings(epochs=24, patience=0)
 
 
 class DemoConfig(Settings):

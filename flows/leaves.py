@@ -27,9 +27,20 @@ class Given(NamedTuple):
 
 
 def leaves(
-    model: type[BaseModel], prefix: str = "", instance: BaseModel | None = None
+    model: type[BaseModel],
+    prefix: str = "",
+    instance: BaseModel | None = None,
+    *,
+    given: bool = False,
 ) -> Iterator[Setting]:
-    """List the leaf settings of `model`, sections flattened to dotted keys."""
+    """List the leaf settings of `model`, sections flattened to dotted keys.
+
+    Args:
+        model: Settings to list.
+        prefix: Put before every key.
+        instance: Where values come from; else the defaults.
+        given: Whether a section that `instance` switched off is a leaf.
+    """
     for name, field in model.model_fields.items():
         default = (
             getattr(instance, name)
@@ -37,12 +48,12 @@ def leaves(
             else field.get_default(call_default_factory=True)
         )
         section = section_of(field.annotation)
-        if section is None or (instance is not None and default is None):
+        if section is None or (given and default is None):
             required = field.is_required() and instance is None
             yield Setting(prefix + name, field, default, required)
         else:
             inner = default if isinstance(default, section) else None
-            yield from leaves(section, f"{prefix}{name}.", inner)
+            yield from leaves(section, f"{prefix}{name}.", inner, given=given)
 
 
 def item_of(kind: Any) -> Any:

@@ -18,7 +18,7 @@ from data_contracts.errors import ContractError
 from data_contracts.references import DatasetRef, ModelRef, Reference
 from data_contracts.store import Dataset, storage_errors
 from models.machine import memory
-from models.recipe import Augment, Recipe, batch_for, epochs_for
+from models.recipe import Augment, Recipe, batch_for, epochs_for, views_for
 from tasks.calibration import fit_temperature
 from tasks.inference import Predictor, devices, predict_rows
 from tasks.progress import Progress
@@ -258,8 +258,11 @@ def recipe_of(settings: TrainSettings, *, n: int) -> Recipe:
     """Return the recipe that the settings ask for with `n` training images."""
     known = {field.name for field in dataclasses.fields(Recipe)}
     values = {name: getattr(settings, name) for name in known}
-    values["augment"] = Augment(**settings.augment.model_dump())
     values["epochs"] = settings.epochs or epochs_for(n)
+    given = settings.augment
+    values["augment"] = (
+        Augment(**given.model_dump()) if given else views_for(values["epochs"])
+    )
     values["batch_size"] = settings.batch_size or batch_for(n)
     return Recipe(**values)
 

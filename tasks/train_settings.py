@@ -13,6 +13,7 @@ from models.recipe import (
     LEAST_EPOCHS,
     MOST_BATCH,
     MOST_EPOCHS,
+    SHORT_RUN,
     VIEWS,
     Recipe,
 )
@@ -150,4 +151,8 @@ class TrainSettings(Settings):
         ge=0,
         description="In an update: old images per new one; none takes all of them.",
     )
-    augment: AugmentSettings = Field(AugmentSettings(), description="Random views.")
+    augment: AugmentSettings | None = Field(
+        None,
+        description=f"Random views; none: gentle ones under {SHORT_RUN} epochs, else"
+        " strong ones.",
+    )

@@ -20,6 +20,7 @@ from flows.leaves import leaves
 from flows.train import TrainConfig
 from flows.usage import help_text
 from flows.values import read
+from tasks.train_settings import AugmentSettings, TrainSettings
 
 
 class Noise(StrEnum):
@@ -299,3 +300,12 @@ def test_tuples_have_bounds(word, said):
         parse(TrainConfig, ["data=x", "name=y", word], environ={}, verb="train")
     assert said in str(caught.value)
     assert "missing" not in str(caught.value)
+
+
+def test_a_section_that_is_off_by_default_is_said_whole():
+    settings = TrainConfig(
+        data="x", name="y", train=TrainSettings(augment=AugmentSettings())
+    )
+    again = parse(TrainConfig, words(settings), environ={}, verb="train")
+    assert again == settings
+    assert again.train.augment == AugmentSettings()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from models.recipe import batch_for, epochs_for
+from models.recipe import GENTLE, Augment, batch_for, epochs_for, views_for
 
 
 @pytest.mark.parametrize(
@@ -21,3 +21,8 @@ from models.recipe import batch_for, epochs_for
 def test_small_data_gets_small_batches_and_large_data_few_epochs(n, epochs, batch):
     assert epochs_for(n) == epochs
     assert batch_for(n) == batch
+
+
+def test_short_runs_get_gentle_views():
+    assert views_for(29) == GENTLE
+    assert views_for(30) == Augment()
