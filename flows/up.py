@@ -21,7 +21,7 @@ from flows import children, workspace
 
 ROOT = Path(__file__).parents[1]
 POOL = "local"
-# What runs may hold one at a time, whatever deployment they come from.
+# Training holds it, whatever deployment it comes from: one device, one training.
 LIMITS = {"gpu": 1}
 # These would lead our server and worker to somewhere else.
 FOREIGN = {"PREFECT_PROFILE", "PREFECT_API_KEY", "PREFECT_API_URL"}

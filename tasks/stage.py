@@ -34,11 +34,17 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def stage_task(*, retries: int = 0) -> Callable[[Callable[P, R]], Callable[P, R]]:
+def stage_task(
+    *, retries: int = 0, limit: str | None = None
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Make a function a Prefect task inside a flow run, and itself elsewhere.
 
     Arguments and results are references, small and typed; the digest tags are the
     cache, so Prefect's own is off. Only errors of the machine are retried.
+
+    Args:
+        retries: Further tries after an error of the machine.
+        limit: Global concurrency limit to hold one slot of, where the server has it.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
@@ -50,7 +56,7 @@ def stage_task(*, retries: int = 0) -> Callable[[Callable[P, R]], Callable[P, R]
             return cast(
                 "Callable[P, R]",
                 Task(
-                    function,
+                    holding(limit, function) if limit else function,
                     retries=retries,
                     retry_delay_seconds=2,
                     retry_condition_fn=_may_pass,
@@ -66,6 +72,19 @@ def stage_task(*, retries: int = 0) -> Callable[[Callable[P, R]], Callable[P, R]
         return call
 
     return decorate
+
+
+def holding(limit: str, function: Callable[P, R]) -> Callable[P, R]:
+    """Let `function` run only while it holds a slot of a global concurrency limit."""
+
+    @functools.wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        from prefect.concurrency.sync import concurrency
+
+        with concurrency(limit, occupy=1, strict=False):
+            return function(*args, **kwargs)
+
+    return run
 
 
 def in_flow_run() -> bool:

@@ -115,7 +115,7 @@ def _triple(values: Array) -> tuple[float, float, float]:
     return red, green, blue
 
 
-@stage_task()
+@stage_task(limit="gpu")
 def train_model(
     source: DatasetRef,
     settings: TrainSettings,
