@@ -104,6 +104,9 @@ COLUMNS: dict[str, Column] = {
     "use": Column(
         "int8", "Split in use, position in USES; -1 is unused.", (), -1, 2, fill=NONE
     ),
+    # what judging labels leaves to learn from; the given label stays
+    "target": _code("Label to learn, position in `label_names`; -1 is missing."),
+    "weight": _figure("How much the image counts in training; 1 is the rule."),
 }
 
 

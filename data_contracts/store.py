@@ -67,6 +67,14 @@ class Dataset:
         return cast("zarr.Array[Any]", self.group["images"])
 
     @property
+    def embeddings(self) -> zarr.Array[Any]:
+        """What an encoder makes of each image, float32 (n, d), not yet read.
+
+        Rows of files that could not be read are zero.
+        """
+        return cast("zarr.Array[Any]", self.group["embeddings"])
+
+    @property
     def image_size(self) -> int:
         """Side of the stored square images, pixels."""
         return self.images.shape[1]
@@ -163,6 +171,16 @@ class Writer:
         """Write `images` to the rows from `start`."""
         array = cast("zarr.Array[Any]", self.group["images"])
         array[start : start + len(images)] = check_images(images, size=array.shape[1])
+
+    def allocate_embeddings(self, n: int, *, width: int) -> zarr.Array[Any]:
+        """Make room for `n` embeddings, in place of earlier ones; return the array."""
+        return self.group.create_array(
+            "embeddings",
+            shape=(n, width),
+            chunks=(COLUMN_CHUNK, width),
+            dtype="float32",
+            overwrite=True,
+        )
 
     def annotate(self, **attributes: Any) -> None:
         """Set group attributes."""

@@ -13,6 +13,7 @@ from flows.result import Clock, RunResult
 from tasks.clean import CleanSettings, clean_dataset
 from tasks.decode import DecodeSettings
 from tasks.denoise import DenoiseSettings, denoise_dataset
+from tasks.embed import EmbedSettings, embed_dataset
 from tasks.evaluate import evaluate_model
 from tasks.evaluation import EvaluateSettings
 from tasks.gate import GateSettings
@@ -48,6 +49,7 @@ class StageSettings(Settings):
     clean: CleanSettings = Field(CleanSettings(), description="What to leave out.")
     denoise: DenoiseSettings = Field(DenoiseSettings(), description="What to filter.")
     split: SplitSettings = Field(SplitSettings(), description="How to divide.")
+    embed: EmbedSettings = Field(EmbedSettings(), description="How to embed.")
     train: TrainSettings = Field(TrainSettings(), description="How to train.")
     evaluate: EvaluateSettings = Field(
         EvaluateSettings(), description="How to measure."
@@ -102,6 +104,43 @@ def prepare(
     return datasets, contracts
 
 
+def curate(
+    datasets: dict[str, DatasetRef],
+    settings: StageSettings,
+    *,
+    name: str,
+    clock: Clock,
+    champion: ModelRef | None = None,
+) -> dict[str, DatasetRef]:
+    """Embed the images and judge labels and pixels by it; return all snapshots.
+
+    Args:
+        datasets: Snapshots by stage, up to `split`.
+        settings: Settings of the stages.
+        name: Name of the model.
+        clock: Where seconds add up.
+        champion: The version that an update starts from.
+    """
+    runs, done = str(workspace.runs_root()), dict(datasets)
+    if not needs_embeddings(settings):
+        return done
+    with clock.stage("embed"):
+        done["embed"] = embed_dataset(
+            done["split"], settings.embed, name=name, runs=runs, champion=champion
+        )
+    return done
+
+
+def needs_embeddings(settings: StageSettings) -> bool:
+    """Whether a stage is asked for that works on embeddings."""
+    return False
+
+
+def last(datasets: dict[str, DatasetRef]) -> DatasetRef:
+    """Return the snapshot of the last stage that ran: the one to learn from."""
+    return [*datasets.values()][-1]
+
+
 def learn(
     datasets: dict[str, DatasetRef],
     contracts: list[ContractReport],
@@ -125,7 +164,7 @@ def learn(
         start: Version to start training from.
         commands: Command lines to show in the report.
     """
-    source, models = datasets["split"], str(workspace.models_root())
+    source, models = last(datasets), str(workspace.models_root())
     runs = str(workspace.runs_root())
     with clock.stage("train"):
         trained = train_model(source, settings.train, name=name, runs=runs, start=start)
@@ -157,10 +196,11 @@ def learn(
         )
     with clock.stage("report"):
         report = report_run(
-            datasets,
+            source,
             trained,
             evaluated,
             registered,
+            datasets=datasets,
             settings=settings.train,
             contracts=contracts,
             seconds=clock.seconds,

@@ -18,12 +18,14 @@ from flows.stages import (
     ContractSettings,
     DecodeSettings,
     DenoiseSettings,
+    EmbedSettings,
     EvaluateSettings,
     GateSettings,
     SourceSettings,
     SplitSettings,
     StageSettings,
     TrainSettings,
+    curate,
     learn,
     prepare,
 )
@@ -47,6 +49,7 @@ def train(
     clean: CleanSettings = CleanSettings(),
     denoise: DenoiseSettings = DenoiseSettings(),
     split: SplitSettings = SplitSettings(),
+    embed: EmbedSettings = EmbedSettings(),
     train: TrainSettings = TrainSettings(),
     evaluate: EvaluateSettings = EvaluateSettings(),
     gate: GateSettings = GateSettings(),
@@ -62,6 +65,7 @@ def train(
         clean: What to leave out.
         denoise: What to filter.
         split: How to divide.
+        embed: How to embed.
         train: How to train.
         evaluate: How to measure.
         gate: What a version must reach.
@@ -76,6 +80,7 @@ def train(
             clean=clean,
             denoise=denoise,
             split=split,
+            embed=embed,
             train=train,
             evaluate=evaluate,
             gate=gate,
@@ -90,6 +95,7 @@ def run_stages(config: TrainConfig) -> RunResult:
     datasets, contracts = prepare(
         config.data, config, uri=uri, clock=clock, settled=_settled(config.name, uri)
     )
+    datasets = curate(datasets, config, name=config.name, clock=clock)
     return learn(
         datasets,
         contracts,

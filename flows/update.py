@@ -18,6 +18,7 @@ from flows.stages import (
     SourceSettings,
     StageSettings,
     TrainSettings,
+    curate,
     learn,
     prepare,
 )
@@ -124,6 +125,9 @@ def run_stages(config: UpdateConfig) -> RunResult | NothingNew:
     )
     if datasets["ingest"] == known["ingest"]:
         return NothingNew(model=champion, images=known["ingest"].n)
+    datasets = curate(
+        datasets, settings, name=config.name, clock=clock, champion=champion
+    )
     return learn(
         datasets,
         contracts,

@@ -130,8 +130,8 @@ def _described(found: dict[str, Any]) -> str:
         for check in gate.get("checks", [])
     ]
     lines += ["", f"  {len(manifest['classes'])} classes, run {manifest['run']}"]
-    split = manifest["datasets"]["split"]
-    lines += [f"  dataset {split['uri']}, snapshot {split['snapshot']}"]
+    *_, learnt = manifest["datasets"].values()
+    lines += [f"  dataset {learnt['uri']}, snapshot {learnt['snapshot']}"]
     lines += [f"  files   {found['uri']}", ""]
     for event in found["events"]:
         lines += [

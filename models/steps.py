@@ -210,18 +210,24 @@ def _mean_over(tree: Any, mesh: Mesh | None) -> Any:
 
 
 def make_predict(
-    graphdef: nnx.GraphDef, *, mean: Channels, std: Channels, mesh: Mesh | None = None
+    graphdef: nnx.GraphDef,
+    *,
+    mean: Channels,
+    std: Channels,
+    mesh: Mesh | None = None,
+    embed: bool = False,
 ) -> Predict:
     """Compile predict(params, stats, images) to float32 logits (n c).
 
-    Images are uint8 (n h w c); params and stats come from `eval_params`.
+    Images are uint8 (n h w c); params and stats come from `eval_params`. With `embed`
+    the result is the embeddings (n d) that the head sees.
     """
 
     def local(weights: Any, images: jax.Array) -> jax.Array:
         model = nnx.merge(graphdef, *weights, copy=True)
-        pixels = images.astype(jnp.float32) / 255
-        logits = model(_normalise(pixels, mean, std), train=False)
-        return logits.astype(jnp.float32)
+        pixels = _normalise(images.astype(jnp.float32) / 255, mean, std)
+        out = model.embed(pixels) if embed else model(pixels, train=False)
+        return out.astype(jnp.float32)
 
     if mesh is None:
         return jax.jit(lambda params, stats, images: local((params, stats), images))

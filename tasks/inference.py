@@ -46,6 +46,7 @@ class Predictor:
     Attributes:
         meta: What `save_model` kept: preset, classes, image size, temperature,
             decoding.
+        width: Length of an embedding.
     """
 
     def __init__(self, params: Any, stats: Any, meta: dict[str, Any]) -> None:
@@ -67,9 +68,15 @@ class Predictor:
             seed=0,
         )
         graphdef, *_ = nnx.split(model, nnx.Param, ...)
-        self._predict = make_predict(
-            graphdef, mean=self._channels("mean"), std=self._channels("std"), mesh=mesh
+        compiled = functools.partial(
+            make_predict,
+            graphdef,
+            mean=self._channels("mean"),
+            std=self._channels("std"),
+            mesh=mesh,
         )
+        self._predict, self._embed = compiled(), compiled(embed=True)
+        self.width = model.head.in_features
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -93,17 +100,25 @@ class Predictor:
 
         Images of another size are resized, as for an older model on a newer dataset.
         """
-        images = fitted(images, size=int(self.meta["image_size"]))
-        parts = [
-            self._batch(images[start : start + self._width])
-            for start in range(0, len(images), self._width)
-        ]
-        return np.concatenate([np.empty((0, len(self.classes)), np.float32), *parts])
+        logits = self._by_batch(self._predict, images, width=len(self.classes))
+        return softmax(logits / self.meta["temperature"])
 
-    def _batch(self, images: Array) -> Floats:
-        padded = images[np.resize(np.arange(len(images)), self._width)]
-        logits = np.asarray(self._predict(*self._weights, padded))
-        return softmax(logits[: len(images)] / self.meta["temperature"])
+    def embed(self, images: Array) -> Floats:
+        """Return the embeddings (n, width) of images (n, h, w, 3), uint8.
+
+        Images of another size are resized, as above.
+        """
+        return self._by_batch(self._embed, images, width=self.width)
+
+    def _by_batch(self, compiled: Any, images: Array, *, width: int) -> Floats:
+        images = fitted(images, size=int(self.meta["image_size"]))
+        out = np.empty((len(images), width), np.float32)
+        for start in range(0, len(images), self._width):
+            batch = images[start : start + self._width]
+            padded = batch[np.resize(np.arange(len(batch)), self._width)]
+            answer = np.asarray(compiled(*self._weights, padded))
+            out[start : start + self._width] = answer[: len(batch)]
+        return out
 
 
 def softmax(logits: Array) -> Floats:

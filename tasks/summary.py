@@ -31,11 +31,12 @@ HEADLINE = ("top1 top5 macro_precision macro_recall macro_f1 brier nll ece").spl
 
 @stage_task()
 def report_run(
-    datasets: dict[str, DatasetRef],
+    source: DatasetRef,
     trained: Trained,
     evaluated: Evaluated,
     registered: Registered,
     *,
+    datasets: dict[str, DatasetRef],
     settings: TrainSettings,
     contracts: list[ContractReport],
     seconds: dict[str, float],
@@ -43,7 +44,7 @@ def report_run(
     commands: dict[str, str],
 ) -> str:
     """Write the run's report beside it and return its path."""
-    source = Dataset(datasets["split"])
+    dataset = Dataset(source)
     figures, rival = evaluated.figures, evaluated.champion_figures
     gate = registered.gate
     content = ReportContent(
@@ -57,12 +58,12 @@ def report_run(
         champion_metrics={
             name: getattr(rival, name) for name in HEADLINE if rival is not None
         },
-        notes=notes_of(source, trained, figures.notes),
+        notes=notes_of(dataset, trained, figures.notes),
         history=trained.history,
         best_epoch=trained.best_epoch,
         label_names=trained.classes,
         confusion=np.array(figures.confusion, np.int64),
-        classes=_classes(source, trained, evaluated),
+        classes=_classes(dataset, trained, evaluated),
         slices=[
             SliceRow(slice=kind, value=row.name, top1=row.top1)
             for kind, rows in figures.slices.items()
@@ -78,23 +79,23 @@ def report_run(
             )
             for b in figures.reliability
         ],
-        mistakes=_mistakes(source, trained, evaluated),
-        flips=_flips(source, trained, evaluated),
-        n_images=source.n,
-        splits=count_uses(source),
-        missing=missing_words(source),
-        augmented=_augmented(source, settings),
-        cleaned=_cleaned(source),
-        reason_counts=count_dropped(source),
-        denoised=_denoised(source, Dataset(datasets["clean"])),
-        noise_counts=_counts(source.column("noise")),
-        quarantine=_quarantined(source),
-        quarantine_counts=quarantine_counts(source),
+        mistakes=_mistakes(dataset, trained, evaluated),
+        flips=_flips(dataset, trained, evaluated),
+        n_images=dataset.n,
+        splits=count_uses(dataset),
+        missing=missing_words(dataset),
+        augmented=_augmented(dataset, settings),
+        cleaned=_cleaned(dataset),
+        reason_counts=count_dropped(dataset),
+        denoised=_denoised(dataset, Dataset(datasets["clean"])),
+        noise_counts=_counts(dataset.column("noise")),
+        quarantine=_quarantined(dataset),
+        quarantine_counts=quarantine_counts(dataset),
         contracts=contracts,
         provenance=Provenance(
-            source=", ".join(entry["root"] for entry in source.attributes["sources"]),
-            dataset_uri=source.ref.uri,
-            snapshot=source.ref.snapshot,
+            source=", ".join(entry["root"] for entry in dataset.attributes["sources"]),
+            dataset_uri=dataset.ref.uri,
+            snapshot=dataset.ref.snapshot,
             digests={stage: ref.digest for stage, ref in datasets.items()},
             code_version=versions_of_code()["sightline"],
             commit=commit(),

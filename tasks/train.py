@@ -155,12 +155,15 @@ def train_model(
 def _run_digest(
     source: DatasetRef, settings: TrainSettings, start: ModelRef | None
 ) -> str:
-    begin = None
-    if start is not None:
-        manifest = json.loads((Path(start.uri) / "manifest.json").read_text())
-        begin = manifest["run"]
+    begin = run_of(start) if start else None
     same = settings.model_copy(update={"feed": Feed.auto})  # changes no bit
     return digest(source.digest, same, VERSION, begin)[:12]
+
+
+def run_of(model: ModelRef) -> str:
+    """Return the name of the run that made a registered version."""
+    manifest = json.loads((Path(model.uri) / "manifest.json").read_text())
+    return str(manifest["run"])
 
 
 def _train(

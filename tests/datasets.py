@@ -8,6 +8,8 @@ import numpy as np
 from data_contracts.config import Settings
 from data_contracts.dataset import COLUMNS
 from data_contracts.references import DatasetRef
+from tasks.decode import DecodeSettings
+from tasks.ingest import IngestSettings
 from tasks.stage import Build, run_stage
 
 INGESTED = list(COLUMNS)[: list(COLUMNS).index("keep")]
@@ -51,7 +53,13 @@ def make_dataset(
         build.writer.allocate(n, size=images.shape[1])
         build.writer.write_images(0, images)
         build.writer.write(**columns)
-        build.writer.annotate(label_names=list(names), sources=[{"path": "here"}])
+        build.writer.annotate(
+            label_names=list(names),
+            sources=[{"path": "here"}],
+            ingest=IngestSettings(decode=DecodeSettings(image_size=size)).model_dump(
+                mode="json"
+            ),
+        )
 
     return run_stage(
         "ingest",
