@@ -62,6 +62,9 @@ COLUMNS: dict[str, Column] = {
     "notes": _text("What decoding had to do, comma between."),
     "width": Column("int32", "Width of the upright original, pixels.", low=0),
     "height": Column("int32", "Height of the upright original, pixels.", low=0),
+    "orientation": Column(
+        "int8", "EXIF orientation that was undone.", (), 1, 8, fill=1
+    ),
     "bytes": Column("int64", "Size of the file.", low=0),
     # ingest: annotation
     "label": _code("Given label, position in `label_names`; -1 is missing."),

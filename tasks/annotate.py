@@ -154,6 +154,7 @@ def box_columns(
                 item,
                 width=max(1, int(columns["width"][plan.row_of[item]])),
                 height=max(1, int(columns["height"][plan.row_of[item]])),
+                orientation=int(columns["orientation"][plan.row_of[item]]),
             ),
         )
         for item, boxes in enumerate(listing.boxes)
@@ -195,6 +196,13 @@ def tag_columns(
         ids = np.concatenate([before.column("tag_ids")[stays], ids])
     ids, offsets = ragged(rows, ids, n=n)
     return {"tag_ids": ids, "tag_offsets": offsets}
+
+
+def earlier(before: Dataset, name: str) -> Array:
+    """Return a column of an earlier snapshot; unknown where that knew none."""
+    if before.has(name):
+        return before.column(name)
+    return np.full(before.n, COLUMNS[name].fill, column_dtype(name))
 
 
 def column_dtype(name: str) -> Any:

@@ -37,12 +37,17 @@ REDUCED = {
 
 
 class Fit(StrEnum):
-    """How a picture becomes square."""
+    """How a picture becomes square: docs/preprocessing.md shows all four."""
 
     CROP = "crop"
+    FIT = "fit"
     LETTERBOX = "letterbox"
     STRETCH = "stretch"
 
+
+# Fits that show the whole picture, and how the rest of the square is filled. Mirrored
+# pixels, unlike a bar, do not tell the network how long the picture was.
+WHOLE = {Fit.FIT: cv2.BORDER_REFLECT, Fit.LETTERBOX: cv2.BORDER_CONSTANT}
 
 Level = Annotated[int, Field(ge=0, le=255)]
 
@@ -52,7 +57,9 @@ class DecodeSettings(Settings):
 
     image_size: int = Field(64, ge=8, le=1024, description="Side in pixels.")
     fit: Fit = Field(
-        Fit.CROP, description="crop the centre, letterbox on grey, or stretch."
+        Fit.CROP,
+        description="crop the centre, fit whole with mirrored borders, letterbox whole"
+        " on grey, or stretch.",
     )
     background: tuple[Level, Level, Level] = Field(
         (255, 255, 255), description="RGB colour put behind transparent pixels."
@@ -123,8 +130,8 @@ def _square(
         upright = _centre(upright)
     colour, blended = _blend(upright, header, settings.background)
     size = settings.image_size
-    if settings.fit is Fit.LETTERBOX:
-        small = _letterbox(colour, size)
+    if settings.fit in WHOLE:
+        small = _whole(colour, size, border=WHOLE[settings.fit])
     else:
         small = _resize(colour, width=size, height=size)
     return cv2.cvtColor(small, cv2.COLOR_BGR2RGB).view(np.uint8), blended
@@ -135,7 +142,7 @@ def _shrink(header: Header, settings: DecodeSettings) -> int:
     if header.kind != "jpeg":
         return 1
     sides = (header.width, header.height)
-    side = max(sides) if settings.fit is Fit.LETTERBOX else min(sides)
+    side = max(sides) if settings.fit in WHOLE else min(sides)
     return max(m for m in REDUCED if m == 1 or side // m >= settings.image_size)
 
 
@@ -216,15 +223,22 @@ def _scaled(image: Pixels, size: tuple[int, int], how: int) -> Pixels:
     return cv2.resize(image, size, interpolation=how).view(np.uint8)
 
 
-def _letterbox(image: Pixels, size: int) -> Pixels:
+def _whole(image: Pixels, size: int, *, border: int) -> Pixels:
+    """Shrink or grow the whole picture into the middle of a square, and fill the rest.
+
+    Args:
+        image: (h, w, 3).
+        size: Side of the square.
+        border: How OpenCV fills: a constant grey, or the picture mirrored at its edge.
+    """
     rows, columns = image.shape[:2]
     scale = size / max(rows, columns)
     height, width = max(1, round(rows * scale)), max(1, round(columns * scale))
-    canvas = np.full((size, size, 3), LETTERBOX_GREY, np.uint8)
     top, left = (size - height) // 2, (size - width) // 2
     small = _resize(image, width=width, height=height)
-    canvas[top : top + height, left : left + width] = small
-    return canvas
+    sides = (top, size - height - top, left, size - width - left)
+    grey = (LETTERBOX_GREY,) * 3
+    return cv2.copyMakeBorder(small, *sides, border, value=grey).view(np.uint8)
 
 
 def _notes(header: Header, *, blended: bool) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ from tasks.annotate import (
     annotation_columns,
     box_columns,
     column_dtype,
+    earlier,
     grow_names,
     plan_rows,
     tag_columns,
@@ -42,13 +43,13 @@ from tasks.stage import (
 
 log = logging.getLogger("sightline")
 
-VERSION = 2
+VERSION = 3
 # The machine's moments, not the file's faults: the stage is tried again.
 PASSING = (errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 # Columns that come with the listing; the others are measured on the file's bytes.
 ANNOTATION = ("label", "coarse", "domain", "split", "text", "stamp")
 MEASURED = (
-    "ok problem detail kind notes width height bytes sha256 phash"
+    "ok problem detail kind notes width height orientation bytes sha256 phash"
     " mean std sharpness saturation sigma impulse"
 ).split()
 
@@ -114,6 +115,7 @@ def _read_item(
         "detail": listing.detail[item],
         **dict.fromkeys(("kind", "notes", "sha256"), ""),
         **dict.fromkeys(("width", "height", "bytes"), 0),
+        "orientation": 1,
     }
     if row["problem"]:
         return row
@@ -132,6 +134,7 @@ def _read_item(
         "ok": True,
         "width": found.width,
         "height": found.height,
+        "orientation": found.orientation,
         "kind": found.kind,
         "notes": ",".join(found.notes),
     }
@@ -196,7 +199,7 @@ def ingest(
 
 def _appended(name: str, values: Array, before: Dataset | None) -> Array:
     values = values.astype(column_dtype(name))
-    return np.concatenate([before.column(name), values]) if before else values
+    return np.concatenate([earlier(before, name), values]) if before else values
 
 
 def _measured(

@@ -42,6 +42,14 @@ class BoxUnit(StrEnum):
     FRACTION = "fraction"
 
 
+class BoxFrame(StrEnum):
+    """Which picture the corners of boxes lie in, where EXIF turns it."""
+
+    AUTO = "auto"
+    UPRIGHT = "upright"
+    STORED = "stored"
+
+
 class SourceSettings(Settings):
     """How a source is listed."""
 
@@ -57,6 +65,11 @@ class SourceSettings(Settings):
         None, ge=1, description="Rows to keep, stratified by label and split."
     )
     seed: int = Field(0, description="Chooses the rows that `limit` keeps.")
+    box_frame: BoxFrame = Field(
+        BoxFrame.AUTO,
+        description="Boxes lie in the upright picture or the one stored; auto: stored"
+        " if the size annotated lies as it does, else upright.",
+    )
     outside_links: bool = Field(
         False, description="Whether links may lead out of the source's folder."
     )
@@ -125,6 +138,7 @@ class Listing:
     reader: Reader
     label_names: list[str]
     box_unit: BoxUnit = BoxUnit.PIXEL
+    box_frame: BoxFrame = BoxFrame.AUTO
     notes: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
@@ -141,9 +155,9 @@ class Listing:
         return self.reader.read(self.where[index])
 
     def box_fractions(
-        self, index: int, *, width: int, height: int
+        self, index: int, *, width: int, height: int, orientation: int = 1
     ) -> tuple[npt.NDArray[np.float32], list[str]]:
-        """Return the boxes of one image as fractions, and their names.
+        """Return the boxes of one image as fractions of it upright, and their names.
 
         Corners are clipped to the picture; boxes without area are left out.
 
@@ -151,18 +165,51 @@ class Listing:
             index: Row.
             width: Of the upright picture; used when the annotation gives no size.
             height: As `width`.
+            orientation: EXIF orientation of the file, 1 to 8.
 
         Returns:
             (m, 4) x0, y0, x1, y1 in 0..1, and m names.
         """
-        boxes = self.boxes[index]
+        boxes, said = self.boxes[index], self.sizes[index]
         corners = np.array([box[:4] for box in boxes], np.float32).reshape(-1, 4)
+        stored = self._lie_as_stored(said, width, height, orientation)
         if self.box_unit is BoxUnit.PIXEL:
-            w, h = self.sizes[index] or (width, height)
+            lying = (height, width) if stored and orientation > 4 else (width, height)
+            w, h = said or lying
             corners /= np.array([w, h, w, h], np.float32)
         corners = np.clip(corners, 0, 1).astype(np.float32)
+        if stored:
+            corners = turn_boxes(corners, orientation)
         real = (corners[:, 2:] > corners[:, :2]).all(1)
         return corners[real], [boxes[i][4] for i in np.flatnonzero(real)]
+
+    def _lie_as_stored(
+        self, said: tuple[int, int] | None, width: int, height: int, orientation: int
+    ) -> bool:
+        """Whether boxes lie in the stored picture, which EXIF turns.
+
+        Labelling tools show the upright picture, so that boxes mostly lie in it; a size
+        that lies on its side shows a tool that read the stored pixels.
+        """
+        if self.box_frame is not BoxFrame.AUTO:
+            return self.box_frame is BoxFrame.STORED
+        if said is None or orientation <= 4:
+            return False
+        return (said[0] - said[1]) * (width - height) < 0
+
+
+def turn_boxes(
+    corners: npt.NDArray[np.float32], orientation: int
+) -> npt.NDArray[np.float32]:
+    """Turn boxes (m, 4), fractions of a stored picture, as EXIF turns the picture."""
+    x, y = corners[:, 0::2], corners[:, 1::2]
+    if orientation > 4:
+        x, y = y, x
+    if orientation in (2, 3, 6, 7):
+        x = 1 - x[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        y = 1 - y[:, ::-1]
+    return np.stack([x, y], axis=2).reshape(-1, 4).astype(np.float32)
 
 
 def build(
@@ -216,6 +263,7 @@ def build(
         reader=reader,
         label_names=names,
         box_unit=box_unit,
+        box_frame=settings.box_frame,
         notes=said,
     )
 

@@ -97,6 +97,48 @@ def test_letterbox_pads_with_grey_and_keeps_everything() -> None:
     assert (boxed[8] == 200).all()
 
 
+SHAPES = [(16, 16), (9, 400), (400, 9), (8, 8), (17, 31), (63, 64), (250, 8)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("fit", [Fit.FIT, Fit.LETTERBOX])
+def test_odd_shapes_fit_whole_into_the_middle(fit: Fit, shape: tuple[int, int]) -> None:
+    height, width = shape
+    image = np.full((height, width, 3), 200, np.uint8)
+    found = decoded(encoded(image, "PNG"), fit=fit).image
+    picture = (found == 200).all(2)
+    rows, columns = (
+        max(1, round(16 * side / max(shape))) if fit is Fit.LETTERBOX else 16
+        for side in shape
+    )
+    assert picture.any(1).sum() == rows
+    assert picture.any(0).sum() == columns
+    above, below = picture.any(1).argmax(), picture.any(1)[::-1].argmax()
+    assert abs(above - below) <= 1
+
+
+def test_fit_mirrors_the_picture_at_its_edges() -> None:
+    image = photo(16, 8)
+    found = decoded(encoded(image, "PNG"), fit=Fit.FIT).image
+    assert np.array_equal(found[:, 4:12], image)
+    assert np.array_equal(found[:, :4], image[:, 3::-1])
+    assert np.array_equal(found[:, 12:], image[:, :3:-1])
+
+
+def test_fit_and_letterbox_show_the_same_picture() -> None:
+    data = encoded(photo(40, 100), "PNG")
+    fit, boxed = (decoded(data, fit=fit).image for fit in (Fit.FIT, Fit.LETTERBOX))
+    inside = slice(5, 11)  # 40 / 100 of 16 rows
+    assert np.array_equal(fit[inside], boxed[inside])
+    assert not np.array_equal(fit, boxed)
+
+
+@pytest.mark.parametrize("fit", Fit)
+def test_a_square_picture_is_the_same_in_every_fit(fit: Fit) -> None:
+    data = encoded(photo(40, 40), "PNG")
+    assert np.array_equal(decoded(data, fit=fit).image, decoded(data).image)
+
+
 def test_stretch_uses_the_whole_picture() -> None:
     image = np.zeros((20, 60, 3), np.uint8)
     image[:, 30:] = 200

@@ -4,11 +4,17 @@ import json
 from collections import Counter
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from data_contracts.errors import SourceError
+from data_contracts.store import Dataset
+from tasks.decode import DecodeSettings
+from tasks.ingest import IngestSettings, ingest_dataset
+from tasks.listing import SourceSettings, turn_boxes
 from tests.tasks.listings import listed, said
-from tests.tasks.pictures import write
+from tests.tasks.pictures import encoded, exif, write
 
 
 def voc(root: Path) -> None:
@@ -127,3 +133,95 @@ def test_coco_pictures_outside_of_the_folder_are_not_read(tmp_path: Path) -> Non
     content["images"][0]["file_name"] = "../../secret.png"
     (tmp_path / "in/train.json").write_text(json.dumps(content))
     assert listed(tmp_path / "in").problem == ["escapes-root", ""]
+
+
+UPRIGHT = (48, 32)  # width, height
+PATCH = (6, 4, 18, 28)  # a bright box in it: x0, y0, x1, y1
+FRACTIONS = [6 / 48, 4 / 32, 18 / 48, 28 / 32]
+
+
+def stored_as(upright: np.ndarray, orientation: int) -> np.ndarray:
+    """Return the pixels that a camera stores so that EXIF turns them upright."""
+    image = upright
+    if orientation in (2, 3, 6, 7):
+        image = image[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        image = image[::-1]
+    return np.swapaxes(image, 0, 1) if orientation > 4 else image
+
+
+def turned_coco(root: Path, orientation: int, *, frame: str) -> None:
+    """Write one EXIF-turned picture of a bright box, annotated in one of the frames."""
+    upright = np.zeros((UPRIGHT[1], UPRIGHT[0], 3), np.uint8)
+    x0, y0, x1, y1 = PATCH
+    upright[y0:y1, x0:x1] = 255
+    stored = stored_as(upright, orientation)
+    data = encoded(np.ascontiguousarray(stored), "PNG", exif=exif(orientation))
+    annotated = stored if frame == "stored" else upright
+    rows, columns = np.nonzero(annotated[..., 0])
+    box = [columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1]
+    height, width = annotated.shape[:2]
+    root.mkdir(exist_ok=True)
+    (root / "a.png").write_bytes(data)
+    content = {
+        "images": [{"id": 1, "file_name": "a.png", "width": width, "height": height}],
+        "annotations": [
+            {"image_id": 1, "bbox": [int(v) for v in box], "category_id": 1}
+        ],
+        "categories": [{"id": 1, "name": "patch"}],
+    }
+    (root / "train.json").write_text(json.dumps(content))
+
+
+def ingested(root: Path, **source: object) -> Dataset:
+    settings = IngestSettings(
+        source=SourceSettings(**source),
+        decode=DecodeSettings(image_size=96, fit="stretch"),
+    )
+    return Dataset(ingest_dataset(str(root), settings, uri=str(root / "set")))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("frame", ["upright", "stored"])
+def test_boxes_lie_where_the_upright_picture_shows_them(
+    tmp_path: Path, orientation: int, frame: str
+) -> None:
+    turned_coco(tmp_path / "in", orientation, frame=frame)
+    found = ingested(tmp_path / "in", box_frame=frame)
+    assert found.column("orientation").tolist() == [orientation]
+    assert found.column("boxes")[0] == pytest.approx(FRACTIONS, abs=1e-6)
+    x0, y0, x1, y1 = (np.array(FRACTIONS) * 96).round().astype(int)
+    pixels = np.asarray(found.images[0])[..., 0]
+    assert (pixels[y0 + 3 : y1 - 3, x0 + 3 : x1 - 3] == 255).all()
+    assert pixels.sum() / 255 == pytest.approx((y1 - y0) * (x1 - x0), rel=0.05)
+
+
+@pytest.mark.parametrize("orientation", range(5, 9))
+@pytest.mark.parametrize("frame", ["upright", "stored"])
+def test_the_size_annotated_tells_upright_boxes_from_stored_ones(
+    tmp_path: Path, orientation: int, frame: str
+) -> None:
+    turned_coco(tmp_path / "in", orientation, frame=frame)
+    found = ingested(tmp_path / "in")
+    assert found.column("boxes")[0] == pytest.approx(FRACTIONS, abs=1e-6)
+
+
+@pytest.mark.parametrize("orientation", range(1, 5))
+def test_boxes_are_upright_where_the_size_cannot_tell(
+    tmp_path: Path, orientation: int
+) -> None:
+    turned_coco(tmp_path / "in", orientation, frame="upright")
+    assert ingested(tmp_path / "in").column("boxes")[0] == pytest.approx(FRACTIONS)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_boxes_turn_as_the_picture_does(orientation: int) -> None:
+    upright = np.zeros((20, 30), np.uint8)
+    upright[3:9, 4:20] = 1
+    stored = np.ascontiguousarray(stored_as(upright, orientation))
+    x, y, w, h = cv2.boundingRect(stored)
+    rows, columns = stored.shape
+    corners = np.array([[x, y, x + w, y + h]]) / [columns, rows, columns, rows]
+    assert turn_boxes(corners.astype(np.float32), orientation)[0] == pytest.approx(
+        [4 / 30, 3 / 20, 20 / 30, 9 / 20], abs=1e-6
+    )
