@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from models.occlude import occlude_some
 from models.recipe import NONE, Augment
 
 
@@ -17,7 +18,8 @@ def augment(images: jax.Array, key: jax.Array, settings: Augment) -> jax.Array:
     if dataclasses.replace(settings, size=None) != NONE or size != images.shape[1]:
         affine = _random_affine(geometry, len(images), settings)
         pixels = _warp(pixels, affine, size)
-    return _erase(pixels, hole, settings.erase) if settings.erase else pixels
+    pixels = _erase(pixels, hole, settings.erase) if settings.erase else pixels
+    return _occlude(pixels, key, settings) if settings.occlude else pixels
 
 
 def _spread(key: jax.Array, n: int, largest: float) -> jax.Array:
@@ -95,6 +97,16 @@ def _erase(pixels: jax.Array, key: jax.Array, largest: float) -> jax.Array:
     near = jnp.abs(jnp.arange(size) - centre[..., None]) < half[..., None]
     hole = near[:, 0, :, None, None] & near[:, 1, None, :, None]
     return jnp.where(hole, 0.5, pixels)
+
+
+def _occlude(pixels: jax.Array, key: jax.Array, settings: Augment) -> jax.Array:
+    return occlude_some(
+        pixels,
+        jax.random.fold_in(key, 3),
+        chance=settings.occlude,
+        most=settings.occlude_most,
+        families=settings.occluders,
+    )
 
 
 def mix(

@@ -13,6 +13,8 @@ LEAST_EPOCHS, MOST_EPOCHS = 16, 110
 # Steps matter as much as images: a small dataset gets small batches.
 STEPS = 20
 LEAST_BATCH, MOST_BATCH = 16, 128
+# What may cover a part of an image; see `occlude`.
+OCCLUDERS = ("rectangle", "bars", "grid", "object", "texture", "blur")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +31,9 @@ class Augment:
         contrast: Largest log2 change.
         saturation: Largest log2 change.
         erase: Side of the largest grey square, as a share of the view's side; 0 is off.
+        occlude: Chance that a part of an image is covered.
+        occlude_most: Largest covered share of an image.
+        occluders: What covers it: any of `OCCLUDERS`.
         mixup: Chance that an image is blended with another of the batch.
         cutmix: Chance that an image gets a box of another of the batch.
         resolution: Side of the views, as a share of the image's side.
@@ -44,6 +49,9 @@ class Augment:
     contrast: float = 0.5
     saturation: float = 0.5
     erase: float = 0.0
+    occlude: float = 0.0
+    occlude_most: float = 0.5
+    occluders: tuple[str, ...] = OCCLUDERS
     mixup: float = 0.2
     cutmix: float = 0.3
     # Views are zoomed in, so a smaller side shows things at the size that they have in
@@ -62,6 +70,7 @@ NONE = Augment(
     contrast=0.0,
     saturation=0.0,
     erase=0.0,
+    occlude=0.0,
     mixup=0.0,
     cutmix=0.0,
     resolution=1.0,

@@ -43,6 +43,17 @@ class Feed(StrEnum):
     stream = "stream"
 
 
+class Occluder(StrEnum):
+    """What may cover a part of an image, see `models/occlude.py`."""
+
+    rectangle = "rectangle"
+    bars = "bars"
+    grid = "grid"
+    object = "object"
+    texture = "texture"
+    blur = "blur"
+
+
 Share = Annotated[float, Field(gt=0, le=2)]
 
 
@@ -78,6 +89,15 @@ class AugmentSettings(Settings):
         ge=0,
         le=1,
         description="Largest grey square, share of side.",
+    )
+    occlude: float = Field(
+        RECIPE.augment.occlude, ge=0, le=1, description="Chance to cover a part."
+    )
+    occlude_most: float = Field(
+        RECIPE.augment.occlude_most, gt=0, le=0.9, description="Largest covered share."
+    )
+    occluders: tuple[Occluder, ...] = Field(
+        tuple(Occluder), min_length=1, description="What covers a part."
     )
     mixup: float = Field(
         RECIPE.augment.mixup, ge=0, le=1, description="Chance to blend image pairs."
