@@ -86,6 +86,7 @@ def jax_rounds(images: Any, labels: Any, options: Any) -> tuple[Rounds, int]:
 
     from models import steps
     from models.backbones import create_model
+    from models.objective import make_objective
     from models.optim import adamw
     from models.recipe import NONE
 
@@ -103,16 +104,17 @@ def jax_rounds(images: Any, labels: Any, options: Any) -> tuple[Rounds, int]:
         augment=NONE,
         **VIEW,
         ema=0.99,
-        label_smoothing=0.1,
+        objective=make_objective(smoothing=0.1),
         seed=0,
         mesh=mesh,
     )
     weights = np.ones(len(labels), np.float32)
+    places = np.arange(len(labels), dtype=np.int32)
     holder = [state]
 
     def run(count: int) -> None:
         for _ in range(count):
-            holder[0], _ = step(holder[0], images, labels, weights)
+            holder[0], _ = step(holder[0], images, labels, weights, places)
         jax.block_until_ready(holder[0])
 
     return run, sum(leaf.size for leaf in jax.tree.leaves(state.params))

@@ -24,7 +24,11 @@ from flows.stages import (
 )
 from flows.train import commands
 from tasks.register import champion_config, champion_datasets, find_champion
-from tasks.train_settings import Preset
+
+# Settings of training that an update takes over unless it gives its own.
+CHAMPIONS_OWN = (
+    "loss loss_details label_smoothing balance balance_details head thresholds"
+).split()
 
 
 class UpdateTrainSettings(TrainSettings):
@@ -145,10 +149,23 @@ def _settings(config: UpdateConfig, champion: ModelRef) -> StageSettings:
     """Return the champion's settings with the update's own."""
     kept = champion_config(champion)
     same = {key: kept[key] for key in StageSettings.model_fields if key in kept}
-    train = config.train.model_copy(update={"preset": Preset(kept["train"]["preset"])})
+    train = _like_champion(config.train, kept["train"])
     return StageSettings.model_validate(same).model_copy(
         update={"source": config.source, "train": train, "gate": config.gate}
     )
+
+
+def _like_champion(
+    train: UpdateTrainSettings, kept: dict[str, Any]
+) -> UpdateTrainSettings:
+    """Return `train` with the champion's network, loss and balance unless given."""
+    same = {"preset": kept["preset"]} | {
+        name: kept[name]
+        for name in CHAMPIONS_OWN
+        if name in kept and name not in train.model_fields_set
+    }
+    given = train.model_dump() | same
+    return UpdateTrainSettings.model_validate(given)
 
 
 def run(config: UpdateConfig) -> RunResult | NothingNew:

@@ -12,6 +12,7 @@ from flax import nnx
 
 from data_contracts.errors import UsageError
 from models.conv import convolve
+from models.recipe import COSINE_SCALE
 
 PRESETS = ("small", "resnet18")
 
@@ -50,15 +51,39 @@ def shape_of(preset: str, *, image_size: int) -> Shape:
 
 
 def create_model(
-    preset: str, *, num_classes: int, image_size: int, seed: int
+    preset: str, *, num_classes: int, image_size: int, seed: int, head: str = "linear"
 ) -> "ResNet":
     """Build the network `preset` with fresh weights.
+
+    Args:
+        preset: One of `PRESETS`.
+        num_classes: Width of the head.
+        image_size: Side of the images, pixels.
+        seed: Of the weights.
+        head: "linear", or "cosine" for logits without regard to lengths.
 
     Raises:
         UsageError: `preset` is not one of `PRESETS`.
     """
     shape = shape_of(preset, image_size=image_size)
-    return ResNet(shape, num_classes=num_classes, rngs=nnx.Rngs(seed))
+    return ResNet(shape, num_classes=num_classes, rngs=nnx.Rngs(seed), head=head)
+
+
+class CosineHead(nnx.Module):
+    """Logits by the angle between embedding and class (arXiv 1906.07413, section 3)."""
+
+    def __init__(self, inputs: int, outputs: int, *, rngs: nnx.Rngs) -> None:
+        self.in_features = inputs
+        init = nnx.initializers.lecun_normal()
+        self.kernel = nnx.Param(init(rngs.params(), (inputs, outputs)))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Return the scaled cosines (n outputs) of embeddings (n inputs)."""
+        return COSINE_SCALE * (_unit(x, axis=-1) @ _unit(self.kernel[...], axis=0))
+
+
+def _unit(x: jax.Array, *, axis: int) -> jax.Array:
+    return x * jax.lax.rsqrt(jnp.square(x).sum(axis, keepdims=True) + 1e-12)
 
 
 class ConvNorm(nnx.Module):
@@ -126,9 +151,11 @@ def _halve(x: jax.Array) -> jax.Array:
 
 
 class ResNet(nnx.Module):
-    """Stem, stages of residual blocks, mean over the map, linear head."""
+    """Stem, stages of residual blocks, mean over the map, head."""
 
-    def __init__(self, shape: Shape, *, num_classes: int, rngs: nnx.Rngs) -> None:
+    def __init__(
+        self, shape: Shape, *, num_classes: int, rngs: nnx.Rngs, head: str = "linear"
+    ) -> None:
         size, stride = {"half": (4, 2), "cifar": (3, 1), "imagenet": (7, 2)}[shape.stem]
         inputs = shape.widths[0]
         self.pool = shape.stem == "imagenet"
@@ -143,7 +170,8 @@ class ResNet(nnx.Module):
                 inputs = outputs
         self.blocks = nnx.List(blocks)
         self.dropout = nnx.Dropout(shape.dropout)
-        self.head = nnx.Linear(inputs, num_classes, rngs=rngs)
+        kind = {"linear": nnx.Linear, "cosine": CosineHead}[head]
+        self.head = kind(inputs, num_classes, rngs=rngs)
 
     def embed(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """Return the mean of the last map (n d) for normalised images (n h w c)."""

@@ -13,6 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from numpy.typing import NDArray
 
 from data_contracts.errors import SchemaError, UsageError
+from models.imbalance import quotas, resample
 from models.order import (
     Read,
     Rows,
@@ -23,7 +24,7 @@ from models.order import (
     read_ahead,
 )
 
-Batch = tuple[Any, Any, Any]
+Batch = tuple[Any, Any, Any, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +38,10 @@ class BatchSource:
         read: Returns the uint8 images (n h w c) of sorted rows; called from a thread.
         chunk: Rows in one chunk of the store.
         resident: Read everything once and keep it, rather than stream each epoch.
+        weights: How much every row of the store counts; None is all alike.
+        sampling: How an epoch is sampled, see `imbalance.resample`; None shows every
+            image once.
+        num_classes: Classes of the model, should rows of the last be missing.
     """
 
     labels: NDArray[np.integer[Any]]
@@ -45,6 +50,30 @@ class BatchSource:
     read: Read
     chunk: int
     resident: bool = True
+    weights: NDArray[np.float32] | None = None
+    sampling: str | None = None
+    num_classes: int = 0
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """Training images of each class."""
+        return np.bincount(self.labels[self.train_rows], minlength=self.num_classes)
+
+    @property
+    def epoch_size(self) -> int:
+        """Images that an epoch shows."""
+        if self.sampling is None:
+            return len(self.train_rows)
+        return int(quotas(self.counts, sampling=self.sampling).sum())
+
+    def epoch_rows(self, *, seed: int, epoch: int) -> Rows:
+        """Return the sorted rows of one epoch (from 0)."""
+        if self.sampling is None:
+            return self.train_rows
+        labels = self.labels[self.train_rows]
+        return resample(
+            self.train_rows, labels, sampling=self.sampling, seed=seed, epoch=epoch
+        )
 
 
 def check_source(source: BatchSource) -> None:
@@ -56,6 +85,12 @@ def check_source(source: BatchSource) -> None:
             raise UsageError(f"The rows of {name} must be sorted and distinct.")
         if len(rows) and int(source.labels[rows].min()) < 0:
             raise UsageError(f"The {name} split has rows without a label. Drop them.")
+    if source.weights is not None:
+        weights = source.weights[source.train_rows]
+        if not (np.isfinite(weights).all() and (weights >= 0).all() and weights.any()):
+            raise UsageError(
+                "Weights of training images must be numbers from 0, and not all 0."
+            )
 
 
 def train_batches(
@@ -67,15 +102,18 @@ def train_batches(
     seed: int,
     mesh: Mesh | None,
 ) -> Generator[Batch, None, None]:
-    """Yield images, labels and weights of every batch of `epochs` (from 0), placed.
+    """Yield images, labels, weights and places of every batch of `epochs`, placed.
 
-    The order is the same whether `source` is resident or streams.
+    Epochs count from 0. Places are positions in `source.train_rows`; what fills a
+    batch up has one beyond the end. The order is the same whether `source` is resident
+    or streams.
     """
-    rows, settings = source.train_rows, {"group": group, "seed": seed}
+    rows, settings = source.train_rows, {"group": group, "chunk": source.chunk}
 
     def plan() -> Iterator[tuple[Rows, NDArray[np.float32]]]:
         for epoch in epochs:
-            order = epoch_order(rows, chunk=source.chunk, epoch=epoch, **settings)
+            shown = source.epoch_rows(seed=seed, epoch=epoch)
+            order = epoch_order(shown, seed=seed, epoch=epoch, **settings)
             cut = cut_batches(order, batch_size, multiple=devices(mesh))
             yield from zip(*cut, strict=True)
 
@@ -86,13 +124,22 @@ def train_batches(
         groups = (
             part
             for epoch in epochs
-            for part in epoch_groups(rows, chunk=source.chunk, epoch=epoch, **settings)
+            for part in epoch_groups(
+                source.epoch_rows(seed=seed, epoch=epoch),
+                seed=seed,
+                epoch=epoch,
+                **settings,
+            )
         )
         images = _streamed((batch for batch, _ in plan()), groups, source)
     with contextlib.closing(images):
         for pixels, (batch, weights) in zip(images, plan(), strict=True):
             labels = source.labels[batch].astype(np.int32)
-            yield place((pixels, labels, weights), mesh, split=True)
+            at = np.searchsorted(rows, batch)
+            places = np.where(weights > 0, at, len(rows)).astype(np.int32)
+            if source.weights is not None:
+                weights = weights * source.weights[batch].astype(np.float32)
+            yield place((pixels, labels, weights, places), mesh, split=True)
 
 
 def val_batches(

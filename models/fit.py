@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import math
 import time
@@ -28,7 +27,6 @@ from models.checkpoint import (
     restore_epoch,
     restore_latest,
     save_checkpoint,
-    tree_digest,
 )
 from models.durable import locked, machine_errors, write_over
 from models.feed import (
@@ -39,6 +37,8 @@ from models.feed import (
     train_batches,
     val_batches,
 )
+from models.identity import run_identity
+from models.objective import area_under_margin, make_objective, memory_of
 from models.optim import OPTIMIZERS, warmup_cosine
 from models.order import batch_sizes, steps_per_epoch
 from models.recipe import Recipe
@@ -94,6 +94,8 @@ class FitResult:
         resumed_from: Epochs found finished at the start; 0 for a fresh run.
         notes: What a person should know: no validation, budget spent, a checkpoint
             skipped.
+        aum: Area under the margin (n,) of each training row, NaN where it was never
+            seen unmixed; up to the epoch that params come from.
     """
 
     params: Any
@@ -105,6 +107,7 @@ class FitResult:
     images_per_second: float
     resumed_from: int
     notes: tuple[str, ...]
+    aum: NDArray[np.float32]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,30 +173,43 @@ def fit(
         SightlineError: The loss is no longer a number.
     """
     check_source(source)
-    steps = steps_per_epoch(len(source.train_rows), recipe.batch_size)
+    steps = steps_per_epoch(source.epoch_size, recipe.batch_size)
+    counts = source.counts
     learning_rate = warmup_cosine(
         recipe.learning_rate, recipe.epochs * steps, warmup=recipe.warmup
     )
     tx = OPTIMIZERS[recipe.optimizer](
         learning_rate, weight_decay=recipe.weight_decay, clip=recipe.clip
     )
-    graphdef, state = create_state(model, tx)
+    memory = memory_of(
+        recipe.loss, rows=len(source.train_rows), num_classes=len(counts)
+    )
+    graphdef, state = create_state(model, tx, memory=memory)
     if init is not None:
         params, stats = warm_start((state.params, state.stats), init)
-        state = TrainState(params, stats, tx.init(params), (params, stats), state.step)
+        state = dataclasses.replace(
+            state, params=params, stats=stats, opt=tx.init(params), ema=(params, stats)
+        )
     views: dict[str, Any] = {"mean": mean, "std": std, "mesh": mesh}
     step = make_train_step(
         graphdef,
         tx,
         augment=recipe.augment,
         ema=recipe.ema,
-        label_smoothing=recipe.label_smoothing,
+        objective=make_objective(
+            recipe.loss,
+            recipe.balance,
+            smoothing=recipe.label_smoothing,
+            counts=counts,
+            steps=recipe.epochs * steps,
+        ),
         seed=settings.seed,
+        decay=recipe.loss.memory,
         **views,
     )
     run = _Run(
         folder=run_dir,
-        identity=_identity(source, (recipe, settings, mean, std), state, init),
+        identity=run_identity(source, (recipe, settings, mean, std), state, init),
         source=source,
         recipe=recipe,
         settings=settings,
@@ -270,7 +286,7 @@ def _epoch(
     validate: Validate,
 ) -> tuple[TrainState, Record]:
     """Train one epoch and validate it; `epoch` counts from 1."""
-    n, of = len(run.source.train_rows), f"epoch {epoch}/{run.recipe.epochs}"
+    n, of = run.source.epoch_size, f"epoch {epoch}/{run.recipe.epochs}"
     sizes = batch_sizes(n, run.recipe.batch_size)
     steps = len(sizes)
     start, told, waited = time.perf_counter(), 0.0, 0.0
@@ -317,7 +333,7 @@ def _epoch(
 
 
 def _tell(run: _Run, done: int, rate: float, note: str) -> None:
-    run.report(done, run.recipe.epochs * len(run.source.train_rows), rate, note)
+    run.report(done, run.recipe.epochs * run.source.epoch_size, rate, note)
 
 
 def _means(metrics: list[dict[str, Any]], sizes: NDArray[np.int64]) -> dict[str, float]:
@@ -369,30 +385,8 @@ def _result(
         images_per_second=float(np.median([h["images_per_second"] for h in history])),
         resumed_from=resumed_from,
         notes=tuple(notes),
+        aum=area_under_margin(jax.device_get(state.memory["margin"])),
     )
-
-
-def _identity(
-    source: BatchSource,
-    choices: tuple[Recipe, FitSettings, Channels, Channels],
-    state: TrainState,
-    init: tuple[Any, Any] | None,
-) -> str:
-    """Digest what may not change between a run and its resumption.
-
-    The budget, the devices, and whether images stream may change.
-    """
-    recipe, settings, *views = choices
-    settings = dataclasses.replace(settings, max_minutes=None)
-    shapes = [f"{leaf.dtype}{leaf.shape}" for leaf in jax.tree.leaves(state)]
-    seen = hashlib.sha256(repr((recipe, settings, views, shapes)).encode())
-    seen.update(str(source.chunk).encode())
-    for rows in (source.train_rows, source.val_rows):
-        seen.update(rows.astype(np.int64).tobytes())
-        seen.update(source.labels[rows].astype(np.int64).tobytes())
-    if init is not None:
-        seen.update(tree_digest(init).encode())
-    return seen.hexdigest()
 
 
 def _write_metrics(run: _Run, history: list[Record]) -> None:

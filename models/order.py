@@ -22,7 +22,7 @@ def epoch_groups(
     A reader needs to hold one group at a time, and touches each chunk once an epoch.
 
     Args:
-        rows: Sorted, distinct row numbers of the store.
+        rows: Sorted row numbers of the store; one may come several times.
         chunk: Rows in a chunk of the store.
         group: Chunks that are mixed with one another.
         seed: Not negative.
@@ -31,8 +31,8 @@ def epoch_groups(
     Returns:
         Each group's rows, in the order in which they are trained on.
     """
-    if rows.size > 1 and not (np.diff(rows) > 0).all():
-        raise ValueError("rows must be sorted and distinct; use np.unique(rows)")
+    if rows.size > 1 and not (np.diff(rows) >= 0).all():
+        raise ValueError("rows must be sorted; use np.sort(rows)")
     if rows.size == 0:
         return []
     starts = np.flatnonzero(np.diff(rows // chunk, prepend=-1))
@@ -101,7 +101,7 @@ def read_ahead(
     with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as pool:
         try:
             for group in groups:
-                rows = np.sort(group)
+                rows = np.unique(group)
                 pending.append((rows, pool.submit(read, rows)))
                 if len(pending) > ahead:
                     rows, images = pending.popleft()

@@ -15,6 +15,8 @@ STEPS = 20
 LEAST_BATCH, MOST_BATCH = 16, 128
 # What may cover a part of an image; see `occlude`.
 OCCLUDERS = ("rectangle", "bars", "grid", "object", "texture", "blur")
+# Logit of a cosine of 1 where the head sees angles only.
+COSINE_SCALE = 30.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +84,71 @@ SHORT_RUN = 30
 
 
 @dataclasses.dataclass(frozen=True)
+class Loss:
+    """What it costs to be wrong, see `losses`.
+
+    Attributes:
+        kind: cross_entropy, generalised, symmetric, bootstrap, focal, early_learning.
+        q: Of generalised cross-entropy: 0 is cross-entropy, 1 the absolute error.
+        alpha: Of symmetric cross-entropy: weight of cross-entropy.
+        beta: Of symmetric cross-entropy: weight of the reverse.
+        floor: Of symmetric cross-entropy: what stands for log 0.
+        trust: Of bootstrapping: share of the label in the target.
+        gamma: Of the focal loss: how much less what is right already counts.
+        strength: Of early learning: the pull towards earlier answers.
+        memory: Of early learning: decay of the average of earlier answers.
+    """
+
+    kind: str = "cross_entropy"
+    q: float = 0.7
+    alpha: float = 0.1
+    beta: float = 1.0
+    floor: float = -4.0
+    trust: float = 0.95
+    gamma: float = 2.0
+    strength: float = 3.0
+    memory: float = 0.7
+
+
+@dataclasses.dataclass(frozen=True)
+class Balance:
+    """Correction for classes of unequal size while training, see `imbalance`.
+
+    Attributes:
+        kind: none, class_sampling, root_sampling, oversampling, undersampling,
+            effective, logit_adjusted, ldam, ldam_deferred.
+        tau: Of logit adjustment: share of the log prior.
+        beta: Of effective numbers: nearer to 1 is nearer to inverse frequency.
+        margin: Of LDAM: margin of the rarest class, as a cosine.
+        deferred: Of ldam_deferred: share of the steps before weights set in.
+    """
+
+    kind: str = "none"
+    tau: float = 1.0
+    beta: float = 0.9999
+    margin: float = 0.5
+    deferred: float = 0.8
+
+    @property
+    def sampling(self) -> str | None:
+        """How an epoch is sampled, None for every image once."""
+        return SAMPLINGS.get(self.kind)
+
+    @property
+    def head(self) -> str:
+        """Which head the network has: margins are meant on cosines."""
+        return "cosine" if self.kind.startswith("ldam") else "linear"
+
+
+SAMPLINGS = {
+    "class_sampling": "class",
+    "root_sampling": "root",
+    "oversampling": "over",
+    "undersampling": "under",
+}
+
+
+@dataclasses.dataclass(frozen=True)
 class Recipe:
     """Settings of the optimiser, its schedule and the views.
 
@@ -97,6 +164,8 @@ class Recipe:
         ema: Decay of the average of weights that is kept.
         label_smoothing: Share of the target spread over all classes.
         augment: Random views.
+        loss: What it costs to be wrong.
+        balance: Correction for classes of unequal size.
     """
 
     preset: str = "small"
@@ -114,6 +183,8 @@ class Recipe:
     ema: float = 0.995
     label_smoothing: float = 0.1
     augment: Augment = dataclasses.field(default_factory=Augment)
+    loss: Loss = Loss()
+    balance: Balance = Balance()
 
 
 def epochs_for(n: int) -> int:

@@ -14,8 +14,9 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from models.augment import augment, mix
-from models.losses import cross_entropy
+from models.losses import remembered
 from models.machine import cores
+from models.objective import Objective, margin_of
 from models.recipe import Augment
 
 AXIS = "batch"
@@ -36,6 +37,7 @@ class TrainState:
         opt: The optimiser's state.
         ema: Exponential moving average of (params, stats).
         step: Steps taken.
+        memory: What is remembered of each training image, see `memory_of`.
     """
 
     params: Any
@@ -43,6 +45,7 @@ class TrainState:
     opt: Any
     ema: Any
     step: jax.Array
+    memory: Any = dataclasses.field(default_factory=dict)
 
 
 def use_all_cores() -> None:
@@ -69,7 +72,11 @@ def cpu_mesh() -> Mesh:
 
 
 def create_state(
-    model: nnx.Module, tx: optax.GradientTransformation, *, mesh: Mesh | None = None
+    model: nnx.Module,
+    tx: optax.GradientTransformation,
+    *,
+    mesh: Mesh | None = None,
+    memory: dict[str, jax.Array] | None = None,
 ) -> tuple[nnx.GraphDef, TrainState]:
     """Split `model` into its structure and a state that training may replace.
 
@@ -78,7 +85,9 @@ def create_state(
     graphdef, params, stats = nnx.split(model, nnx.Param, ...)
     params, stats = _fresh(nnx.as_pure(params)), _fresh(nnx.as_pure(stats))
     start = _fresh((params, stats))
-    state = TrainState(params, stats, tx.init(params), start, jnp.zeros((), jnp.int32))
+    state = TrainState(
+        params, stats, tx.init(params), start, jnp.zeros((), jnp.int32), memory or {}
+    )
     if mesh is not None:
         state = jax.device_put(state, NamedSharding(mesh, PartitionSpec()))
     return graphdef, state
@@ -106,9 +115,10 @@ def make_train_step(
     mean: Channels,
     std: Channels,
     ema: float,
-    label_smoothing: float,
+    objective: Objective,
     seed: int,
     mesh: Mesh | None = None,
+    decay: float = 0.0,
 ) -> Step:
     """Compile one optimiser step; `state` is donated.
 
@@ -122,17 +132,22 @@ def make_train_step(
         mean: Channel means of 0..1 pixels.
         std: Channel standard deviations of 0..1 pixels.
         ema: Decay of the weight average; earlier steps use (1 + step) / (10 + step).
-        label_smoothing: Share of the target spread over all classes.
+        objective: The loss of each example, from `make_objective`.
         seed: Start of the random stream.
         mesh: Devices to split the batch over; None is JAX's default device.
+        decay: Of the remembered answers, where the state has them.
 
     Returns:
-        step(state, images uint8 (n h w c), labels (n,), weights (n,)) to the next state
-        and {"loss", "grad_norm", "top1"}, means under `weights`.
+        step(state, images uint8 (n h w c), labels (n,), weights (n,), places (n,)) to
+        the next state and {"loss", "grad_norm", "top1"}, means under `weights`.
+        `places` are the images' rows in the state's memory; those beyond its end are
+        not remembered.
     """
     views = augment
 
-    def local(state: TrainState, images: Any, labels: Any, weights: Any) -> Any:
+    def local(
+        state: TrainState, images: Any, labels: Any, weights: Any, places: Any
+    ) -> Any:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         if mesh is not None:
             key = jax.random.fold_in(key, jax.lax.axis_index(AXIS))
@@ -147,21 +162,33 @@ def make_train_step(
                 rngs=nnx.Rngs(dropout=jax.random.fold_in(key, 2)),
             ).astype(jnp.float32)
             share = weights / jnp.maximum(total, 1e-12)
-            value = _mixed_loss(logits, labels, own, label_smoothing)
+            targets = state.memory.get("targets")
+            if targets is not None:
+                targets = targets.at[places].get(mode="fill", fill_value=0)
+            value = _mixed_loss(
+                functools.partial(objective, logits, step=state.step),
+                labels,
+                own,
+                targets,
+            )
             hits = (logits.argmax(-1) == labels).astype(jnp.float32)
             stats = nnx.as_pure(nnx.state(model, nnx.Not(nnx.Param)))
-            return jnp.sum(value * share), (jnp.sum(hits * share), stats)
+            whole = jnp.where(own == 1, places, jnp.iinfo(places.dtype).max)
+            seen = whole, labels, logits
+            return jnp.sum(value * share), (jnp.sum(hits * share), stats, seen)
 
-        (value, (top1, stats)), grads = jax.value_and_grad(loss, has_aux=True)(
+        (value, (top1, stats, seen)), grads = jax.value_and_grad(loss, has_aux=True)(
             state.params
         )
+        memory = _remember(state.memory, *_all_of(seen, mesh), decay)
         value, top1, grads = _sum_over((value, top1, grads), mesh)
         stats = _mean_over(stats, mesh)
         updates, opt = tx.update(grads, state.opt, state.params)
         params = optax.apply_updates(state.params, updates)
         average = _average(state.ema, (params, stats), ema, state.step)
         metrics = {"loss": value, "grad_norm": optax.tree.norm(grads), "top1": top1}
-        return TrainState(params, stats, opt, average, state.step + 1), metrics
+        after = TrainState(params, stats, opt, average, state.step + 1, memory)
+        return after, metrics
 
     if mesh is None:
         return jax.jit(local, donate_argnums=0)
@@ -169,14 +196,14 @@ def make_train_step(
     split = jax.shard_map(
         local,
         mesh=mesh,
-        in_specs=(whole, part, part, part),
+        in_specs=(whole, part, part, part, part),
         out_specs=whole,
         check_vma=False,  # gradients are summed above, by hand
     )
     everywhere, shares = NamedSharding(mesh, whole), NamedSharding(mesh, part)
     return jax.jit(
         split,
-        in_shardings=(everywhere, shares, shares, shares),
+        in_shardings=(everywhere, shares, shares, shares, shares),
         out_shardings=everywhere,
         donate_argnums=0,
     )
@@ -188,17 +215,40 @@ def _view(images: jax.Array, key: jax.Array, settings: Augment) -> Any:
 
 
 def _mixed_loss(
-    logits: jax.Array, labels: jax.Array, own: jax.Array, smoothing: float
+    loss: Any, labels: jax.Array, own: jax.Array, targets: jax.Array | None
 ) -> jax.Array:
     """Return the loss against an image's own label and that of its mixing partner."""
-    loss = functools.partial(cross_entropy, logits, smoothing=smoothing)
-    return own * loss(labels) + (1 - own) * loss(labels[::-1])
+    if targets is not None:
+        targets = own[:, None] * targets + (1 - own[:, None]) * targets[::-1]
+    first, second = (loss(given, targets=targets) for given in (labels, labels[::-1]))
+    return own * first + (1 - own) * second
+
+
+def _remember(
+    memory: Any, places: jax.Array, labels: jax.Array, logits: jax.Array, decay: float
+) -> Any:
+    """Write what the answers to unmixed views say of their images."""
+    found = dict(memory)
+    if "margin" in memory:
+        one = jnp.ones(len(labels))
+        seen = jnp.stack([margin_of(logits, labels), one], -1)
+        found["margin"] = memory["margin"].at[places].add(seen, mode="drop")
+    if "targets" in memory:
+        before = memory["targets"].at[places].get(mode="fill", fill_value=0)
+        after = remembered(before, logits, decay=decay)
+        found["targets"] = memory["targets"].at[places].set(after, mode="drop")
+    return found
 
 
 def _average(old: Any, new: Any, decay: float, step: jax.Array) -> Any:
     """Move `old` towards `new`, faster in the first steps."""
     keep = jnp.minimum(decay, (1 + step) / (10 + step))
     return jax.tree.map(lambda a, b: a * keep + b * (1 - keep), old, new)
+
+
+def _all_of(tree: Any, mesh: Mesh | None) -> Any:
+    """Return the rows of all devices on each of them."""
+    return tree if mesh is None else jax.lax.all_gather(tree, AXIS, tiled=True)
 
 
 def _sum_over(tree: Any, mesh: Mesh | None) -> Any:

@@ -20,13 +20,15 @@ from tasks.evaluation import EvaluateSettings, Evaluation
 from tasks.inference import Floats, Predictor, predict_rows
 from tasks.metrics import evaluate
 from tasks.progress import Progress
-from tasks.split import TEST
+from tasks.split import TEST, TRAIN
 from tasks.stage import stage_task
 from tasks.train import Trained, class_of_rows
 
 log = logging.getLogger("sightline")
 
-VERSION = 1
+VERSION = 2
+# Training images of a class, the bounds of few and medium (arXiv 1904.05160).
+SHOTS = (20, 100)
 # Sides of the original, in pixels, that part the slices of the column `size`.
 SIDES = (128, 256, 512)
 
@@ -107,9 +109,8 @@ def _evaluate(
     folder: Path,
 ) -> None:
     names = dataset.names("label_names")
-    labels = class_of_rows(dataset, [names.index(name) for name in trained.classes])[
-        rows
-    ]
+    ids = [names.index(name) for name in trained.classes]
+    labels = class_of_rows(dataset, ids, dataset.column("label"))[rows]
     store = zarr.open_group(folder / "predictions.zarr", mode="w")
     probs = _predict(Predictor.load(trained.model), dataset, rows, "evaluate")
     columns: dict[str, Array] = {"rows": rows, "labels": labels, "probs": probs}
@@ -163,7 +164,11 @@ def in_order(probs: Floats, classes: list[str], *, wanted: list[str]) -> Floats:
 
 
 def slices_of(dataset: Dataset, rows: Array) -> dict[str, Array]:
-    """Return the slice names of `rows` for domain, coarse label, size and era."""
+    """Return the slice names of `rows`.
+
+    They are domain, coarse label, size, era, and how many training images the class
+    has: many, medium or few.
+    """
     columns = dataset.columns("domain", "coarse", "width", "height", "era")
     side = np.minimum(columns["width"], columns["height"])[rows]
     edges = ["under 128 px", "128 to 255 px", "256 to 511 px", "512 px and more"]
@@ -171,6 +176,7 @@ def slices_of(dataset: Dataset, rows: Array) -> dict[str, Array]:
         kind: _named(columns[kind][rows], dataset.names(f"{kind}_names"))
         for kind in ("domain", "coarse")
     }
+    slices["training images"] = _shots(dataset, rows)
     slices["size"] = np.array(edges, object)[np.searchsorted(SIDES, side, "right")]
     slices["era"] = np.array([f"era {era}" for era in columns["era"][rows]], object)
     return {name: values for name, values in slices.items() if len(set(values)) > 1}
@@ -226,3 +232,15 @@ def arenas_of(
         for name, here in parts.items()
         if here.any()
     ]
+
+
+def _shots(dataset: Dataset, rows: Array) -> Array:
+    """Return whether the class of each row has many, some or few training images."""
+    label, use = dataset.column("label"), dataset.column("use")
+    counts = np.bincount(
+        label[use == TRAIN], minlength=len(dataset.names("label_names"))
+    )
+    low, high = SHOTS
+    names = [f"few: under {low}", f"medium: {low} to {high}", f"many: over {high}"]
+    found = counts[np.maximum(label[rows], 0)]
+    return np.array(names, object)[(found >= low) + 1 * (found > high)]

@@ -66,6 +66,7 @@ class Predictor:
             num_classes=len(self.meta["classes"]),
             image_size=self.meta["image_size"],
             seed=0,
+            head=self.meta.get("head", "linear"),
         )
         graphdef, *_ = nnx.split(model, nnx.Param, ...)
         compiled = functools.partial(

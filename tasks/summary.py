@@ -26,7 +26,9 @@ from tasks.train import Trained
 from tasks.train_settings import TrainSettings
 
 SHOWN = 12
-HEADLINE = ("top1 top5 macro_precision macro_recall macro_f1 brier nll ece").split()
+HEADLINE = (
+    "top1 top5 macro_precision balanced_accuracy macro_f1 brier nll ece"
+).split()
 
 
 @stage_task()

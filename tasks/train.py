@@ -22,13 +22,14 @@ from models.recipe import Augment, Recipe, batch_for, epochs_for, views_for
 from tasks.calibration import fit_temperature
 from tasks.inference import Predictor, devices, predict_rows
 from tasks.progress import Progress
+from tasks.rebalance import rebalance_head
 from tasks.split import TRAIN, VAL
 from tasks.stage import stage_task
 from tasks.train_settings import Feed, TrainSettings
 
 log = logging.getLogger("sightline")
 
-VERSION = 3
+VERSION = 4
 # Share of the memory that images may take before they stream from disk instead.
 MEMORY_SHARE = 0.25
 
@@ -63,8 +64,10 @@ def pick_rows(dataset: Dataset, *, replay: float | None, seed: int) -> Array:
 
     Old images are picked in rounds over the classes, so that rare classes stay whole.
     """
-    columns = dataset.columns("use", "era", "label")
-    train = np.flatnonzero(columns["use"] == TRAIN)
+    columns = dataset.columns("use", "era")
+    columns["label"], weight = labels_to_learn(dataset), weights_of(dataset)
+    wanted = (columns["use"] == TRAIN) & (columns["label"] >= 0) & (weight > 0)
+    train = np.flatnonzero(wanted)
     new = columns["era"][train] == columns["era"].max()
     if replay is None or new.all():
         return train
@@ -81,16 +84,34 @@ def pick_rows(dataset: Dataset, *, replay: float | None, seed: int) -> Array:
 def class_ids(dataset: Dataset, rows: Array, *, known: list[str]) -> list[int]:
     """Return the label ids of the classes: those of the start model, then new ones."""
     names = dataset.names("label_names")
-    taught = [int(label) for label in np.unique(dataset.column("label")[rows])]
+    taught = [int(label) for label in np.unique(labels_to_learn(dataset)[rows])]
     old = [names.index(name) for name in known if name in names]
     return [*old, *(label for label in taught if label not in old)]
 
 
-def class_of_rows(dataset: Dataset, ids: list[int]) -> Array:
-    """Return the class of every row, -1 for labels that are no class, int32 (n,)."""
+def labels_to_learn(dataset: Dataset) -> Array:
+    """Return the label id to learn for every row: corrected where it was judged."""
+    return dataset.column("target" if dataset.has("target") else "label")
+
+
+def weights_of(dataset: Dataset) -> Array:
+    """Return how much every row counts in training."""
+    if dataset.has("weight"):
+        return dataset.column("weight")
+    return np.ones(dataset.n, np.float32)
+
+
+def class_of_rows(dataset: Dataset, ids: list[int], labels: Array) -> Array:
+    """Return the class of every row, -1 for labels that are no class, int32 (n,).
+
+    Args:
+        dataset: Where the label names are.
+        ids: Label id of each class.
+        labels: Label id of every row, -1 where it is missing.
+    """
     table = np.full(len(dataset.names("label_names")) + 1, -1, np.int32)
     table[ids] = np.arange(len(ids))
-    return table[dataset.column("label")]
+    return table[labels]
 
 
 def channel_statistics(
@@ -189,7 +210,7 @@ def _train(
             f"Training needs images of at least two classes; {source.uri} has"
             f" {len(ids)} after cleaning and splitting."
         )
-    classes = class_of_rows(dataset, ids)
+    classes = class_of_rows(dataset, ids, labels_to_learn(dataset))
     val = np.flatnonzero((dataset.column("use") == VAL) & (classes >= 0))
     mean, std = (
         (begin[2]["mean"], begin[2]["std"])
@@ -199,22 +220,31 @@ def _train(
     size = dataset.image_size
     recipe = recipe_of(settings, n=len(rows))
     model = create_model(
-        settings.preset, num_classes=len(ids), image_size=size, seed=settings.seed
+        settings.preset,
+        num_classes=len(ids),
+        image_size=size,
+        seed=settings.seed,
+        head=recipe.balance.head,
     )
     log.info(
         "train     %s images, %s classes, %s", f"{len(rows):,}", len(ids), folder.name
     )
-    with Progress("train", total=recipe.epochs * len(rows), unit="images") as bar:
+    feed = BatchSource(
+        labels=classes,
+        train_rows=rows,
+        val_rows=val,
+        read=dataset.take,
+        chunk=dataset.chunk,
+        resident=_fits(len(rows) + len(val), size, settings.feed),
+        weights=weights_of(dataset) if dataset.has("weight") else None,
+        sampling=recipe.balance.sampling,
+        num_classes=len(ids),
+    )
+    total = recipe.epochs * feed.epoch_size
+    with Progress("train", total=total, unit="images") as bar:
         result = fit(
             model,
-            BatchSource(
-                labels=classes,
-                train_rows=rows,
-                val_rows=val,
-                read=dataset.take,
-                chunk=dataset.chunk,
-                resident=_fits(len(rows) + len(val), size, settings.feed),
-            ),
+            feed,
             recipe=recipe,
             settings=FitSettings(
                 seed=settings.seed,
@@ -231,6 +261,7 @@ def _train(
     names = dataset.names("label_names")
     meta = {
         "preset": str(settings.preset),
+        "head": recipe.balance.head,
         "classes": [names[label] for label in ids],
         "image_size": size,
         "temperature": 1.0,
@@ -239,11 +270,22 @@ def _train(
         "ingest": dataset.attributes["ingest"],
         "denoise": _settings_of(dataset, "denoise"),
     }
+    params, notes = rebalance_head(
+        result.params,
+        result.stats,
+        meta,
+        dataset=dataset,
+        classes=classes,
+        train=rows,
+        val=val,
+        settings=settings,
+    )
     if len(val):
-        predictor = Predictor(result.params, result.stats, meta)
+        predictor = Predictor(params, result.stats, meta)
         probs = np.concatenate([p for _, p in predict_rows(predictor, dataset, val)])
         meta["temperature"] = fit_temperature(probs, classes[val].astype(np.int64))
-    save_model(folder / "model", result.params, result.stats, meta=meta)
+    save_model(folder / "model", params, result.stats, meta=meta)
+    np.savez(folder / "dynamics.npz", rows=rows, aum=result.aum)
     return Trained(
         run=folder.name,
         folder=str(folder),
@@ -253,7 +295,7 @@ def _train(
         stopped_early=result.stopped_early,
         images_per_second=result.images_per_second,
         device=f"{jax.device_count()} x {jax.devices()[0].device_kind}",
-        notes=list(result.notes),
+        notes=[*result.notes, *notes],
     )
 
 
@@ -261,6 +303,9 @@ def recipe_of(settings: TrainSettings, *, n: int) -> Recipe:
     """Return the recipe that the settings ask for with `n` training images."""
     known = {field.name for field in dataclasses.fields(Recipe)}
     values = {name: getattr(settings, name) for name in known}
+    values["label_smoothing"] = settings.smoothing
+    values["loss"] = settings.loss_details.loss(settings.loss)
+    values["balance"] = settings.balance_details.balance(settings.balance)
     values["epochs"] = settings.epochs or epochs_for(n)
     given = settings.augment
     values["augment"] = (

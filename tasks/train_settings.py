@@ -17,6 +17,13 @@ from models.recipe import (
     VIEWS,
     Recipe,
 )
+from tasks.loss_settings import (
+    BalanceDetails,
+    BalanceKind,
+    HeadKind,
+    LossDetails,
+    LossKind,
+)
 
 RECIPE = Recipe()
 
@@ -153,8 +160,30 @@ class TrainSettings(Settings):
     ema: float = Field(
         RECIPE.ema, ge=0, lt=1, description="Decay of the weight average."
     )
-    label_smoothing: float = Field(
-        RECIPE.label_smoothing, ge=0, lt=1, description="Target shared by all classes."
+    label_smoothing: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description=f"Target shared by all classes; none: {RECIPE.label_smoothing} for"
+        " cross-entropy, 0 for other losses.",
+    )
+    loss: LossKind = Field(
+        LossKind.cross_entropy, description="What it costs to be wrong."
+    )
+    loss_details: LossDetails = Field(
+        LossDetails(), description="Figures of the losses."
+    )
+    balance: BalanceKind = Field(
+        BalanceKind.none, description="Correct unequal classes while training."
+    )
+    head: HeadKind = Field(
+        HeadKind.trained, description="Correct unequal classes in the head, afterwards."
+    )
+    thresholds: bool = Field(
+        False, description="Shift each class's logit for macro-F1 on validation."
+    )
+    balance_details: BalanceDetails = Field(
+        BalanceDetails(), description="Figures of the corrections."
     )
     patience: int = Field(
         30, ge=0, description="Epochs without a better validation to stop; 0 never."
@@ -176,3 +205,37 @@ class TrainSettings(Settings):
         description=f"Random views; none: gentle ones under {SHORT_RUN} epochs, else"
         " strong ones.",
     )
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        ldam = self.balance in (BalanceKind.ldam, BalanceKind.ldam_deferred)
+        if self.balance != BalanceKind.none and self.head != HeadKind.trained:
+            raise ValueError(
+                f"balance={self.balance} and head={self.head} would correct the same"
+                " imbalance twice, which favours rare classes too much. Set one of the"
+                " two: balance=none, or head=trained"
+            )
+        if self.loss != LossKind.cross_entropy:
+            if self.label_smoothing:
+                raise ValueError(
+                    f"label_smoothing is part of cross-entropy; loss={self.loss} has"
+                    " its own target. Leave label_smoothing out"
+                )
+            if ldam:
+                raise ValueError(
+                    f"balance={self.balance} puts margins into cross-entropy; came"
+                    f" loss={self.loss}. Set loss=cross_entropy, or another balance"
+                )
+        if ldam and self.thresholds:
+            raise ValueError(
+                f"balance={self.balance} trains a head of angles, which has no offset"
+                " that thresholds could move. Set thresholds=no, or another balance"
+            )
+        return self
+
+    @property
+    def smoothing(self) -> float:
+        """Label smoothing in force."""
+        if self.label_smoothing is not None:
+            return self.label_smoothing
+        return RECIPE.label_smoothing * (self.loss == LossKind.cross_entropy)

@@ -19,6 +19,7 @@ from models.checkpoint import restore_epoch, tree_digest
 from models.durable import locked
 from models.feed import BatchSource
 from models.fit import FitSettings, fit
+from models.objective import memory_of
 from models.optim import muon, warmup_cosine
 from models.recipe import NONE, Recipe
 from models.steps import create_state, make_predict
@@ -87,7 +88,8 @@ def run(folder, *, source=SOURCE, recipe=RECIPE, settings=SETTINGS, model=None, 
 
 def abstract():
     """A state as `run` trains it, to restore checkpoints into."""
-    return create_state(tiny(), muon(warmup_cosine(1e-2, 20)))[1]
+    memory = memory_of(RECIPE.loss, rows=len(SOURCE.train_rows), num_classes=3)
+    return create_state(tiny(), muon(warmup_cosine(1e-2, 20)), memory=memory)[1]
 
 
 def bits(result):

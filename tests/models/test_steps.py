@@ -17,12 +17,18 @@ from flax import nnx
 from models import steps
 from models.backbones import ResNet, Shape
 from models.losses import cross_entropy
+from models.objective import make_objective
 from models.optim import adamw, decayed_weights, muon, warmup_cosine
 from models.recipe import NONE, Augment
 
 ROOT = Path(__file__).parents[2]
 VIEW = {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.25, 0.3)}
-DEFAULTS = {"augment": NONE, "ema": 0.9, "label_smoothing": 0.1, "seed": 0}
+DEFAULTS = {
+    "augment": NONE,
+    "ema": 0.9,
+    "objective": make_objective(smoothing=0.1),
+    "seed": 0,
+}
 N = 8
 
 
@@ -47,7 +53,7 @@ def batch(n=N, seed=0):
     labels = random.integers(0, 3, n).astype(np.int32)
     images = random.integers(0, 100, (n, 8, 8, 3)).astype(np.uint8)
     images[np.arange(n), :, :, labels] += 100
-    return images, labels, np.ones(n, np.float32)
+    return images, labels, np.ones(n, np.float32), np.arange(n, dtype=np.int32)
 
 
 def build(model, tx=None, **settings):
@@ -89,7 +95,7 @@ def test_a_network_learns_and_its_average_predicts():
         losses.append(float(metrics["loss"]))
     assert np.mean(losses[-5:]) < 0.6 * np.mean(losses[:5])
     predict = steps.make_predict(graphdef, **VIEW)
-    images, labels, _ = batch(32, seed=99)
+    images, labels, *_ = batch(32, seed=99)
     logits = predict(*steps.eval_params(state), images)
     assert logits.dtype == jnp.float32
     assert (logits.argmax(-1) == labels).mean() > 0.9
@@ -98,7 +104,7 @@ def test_a_network_learns_and_its_average_predicts():
 def test_the_loss_and_step_are_those_of_plain_gradient_descent():
     _, state, step = build(Linear())
     start = jax.device_get(state.params)
-    images, labels, weights = batch()
+    images, labels, weights, places = batch()
     x = (images / 255.0 - np.array(VIEW["mean"])) / np.array(VIEW["std"])
 
     def loss(params):
@@ -107,7 +113,7 @@ def test_the_loss_and_step_are_those_of_plain_gradient_descent():
         return cross_entropy(logits, labels, smoothing=0.1).mean()
 
     value, grads = jax.value_and_grad(loss)(start)
-    state, metrics = step(state, images, labels, weights)
+    state, metrics = step(state, images, labels, weights, places)
     assert float(metrics["loss"]) == pytest.approx(float(value), rel=1e-5)
     assert float(metrics["grad_norm"]) == pytest.approx(
         float(optax.tree.norm(grads)), rel=1e-4
@@ -117,11 +123,11 @@ def test_the_loss_and_step_are_those_of_plain_gradient_descent():
 
 
 def test_rows_of_weight_zero_do_not_count():
-    images, labels, weights = batch(6)
-    padded = [np.concatenate([a, a[:2]]) for a in (images, labels, weights)]
+    images, labels, weights, places = batch(6)
+    padded = [np.concatenate([a, a[:2]]) for a in (images, labels, weights, places)]
     padded[2][6:] = 0
     _, state, step = build(Linear())
-    short, metrics = step(state, images, labels, weights)
+    short, metrics = step(state, images, labels, weights, places)
     _, state, step = build(Linear())
     long, padded_metrics = step(state, *padded)
     np.testing.assert_allclose(
@@ -207,15 +213,17 @@ jax.config.update("jax_num_cpu_devices", 2)
 from tests.models import test_steps as t
 import numpy as np
 mesh = steps.cpu_mesh()
-images, labels, weights = t.batch(7)
-images, labels, weights = (np.r_[a, a[:1]] for a in (images, labels, weights))
+images, labels, weights, places = t.batch(7)
+images, labels, weights, places = (
+    np.r_[a, a[:1]] for a in (images, labels, weights, places)
+)
 weights[7:] = 0
 found = []
 for where in (mesh, None):
     graphdef, state, step = t.build(t.Linear(), mesh=where)
     predict = steps.make_predict(graphdef, **t.VIEW, mesh=where)
     logits = predict(state.params, state.stats, images)
-    state, metrics = step(state, images, labels, weights)
+    state, metrics = step(state, images, labels, weights, places)
     found.append([np.asarray(state.params["head"]["kernel"]).tolist(),
         np.asarray(logits).tolist(), {{k: float(v) for k, v in metrics.items()}}])
 runs = []
