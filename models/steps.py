@@ -86,7 +86,12 @@ def create_state(
     params, stats = _fresh(nnx.as_pure(params)), _fresh(nnx.as_pure(stats))
     start = _fresh((params, stats))
     state = TrainState(
-        params, stats, tx.init(params), start, jnp.zeros((), jnp.int32), memory or {}
+        params,
+        stats,
+        tx.init(params),
+        start,
+        jnp.zeros((), jnp.int32),
+        _fresh(memory or {}),
     )
     if mesh is not None:
         state = jax.device_put(state, NamedSharding(mesh, PartitionSpec()))

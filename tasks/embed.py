@@ -42,22 +42,22 @@ class EmbedSettings(Settings):
         description="champion, fit (a short training), or auto: champion in an"
         " update, else fit.",
     )
-    epochs: int | None = Field(
+    encoder_epochs: int | None = Field(
         None,
         ge=1,
         le=1_000,
         description=f"Of the quick fit; none: those that show {VIEWS:,} images,"
         f" {LEAST_EPOCHS} to {MOST_EPOCHS}.",
     )
-    seed: int = Field(0, ge=0, description="Seed of the quick fit.")
+    encoder_seed: int = Field(0, ge=0, description="Seed of the quick fit.")
 
 
 def quick_settings(settings: EmbedSettings, *, n: int) -> TrainSettings:
     """Return how to train an encoder on `n` images in a short time."""
     epochs = min(max(VIEWS // max(n, 1), LEAST_EPOCHS), MOST_EPOCHS)
     return TrainSettings(
-        epochs=settings.epochs or epochs,
-        seed=settings.seed,
+        epochs=settings.encoder_epochs or epochs,
+        seed=settings.encoder_seed,
         patience=0,
         augment=AugmentSettings.model_validate(vars(GENTLE)),
     )

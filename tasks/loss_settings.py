@@ -90,7 +90,7 @@ class BalanceDetails(Settings):
     beta: float = Field(
         BALANCE.beta, gt=0, lt=1, description="effective: near 1 is inverse frequency."
     )
-    margin: float = Field(
+    rarest_margin: float = Field(
         BALANCE.margin, gt=0, le=2, description="ldam: of the rarest class, a cosine."
     )
     deferred: float = Field(
@@ -106,4 +106,5 @@ class BalanceDetails(Settings):
     def balance(self, kind: BalanceKind) -> Balance:
         """Return the correction `kind` with these figures."""
         figures = self.model_dump(exclude={"neighbours", "members"})
-        return Balance(kind=str(kind), **figures)
+        margin = figures.pop("rarest_margin")
+        return Balance(kind=str(kind), margin=margin, **figures)

@@ -154,6 +154,28 @@ def test_the_last_part_of_a_key_will_do_if_there_is_only_one_such():
     ]
 
 
+def test_settings_of_training_are_known_by_their_last_part():
+    keys = [setting.key for setting in leaves(TrainConfig)]
+    shared = [key.rsplit(".", 1)[-1] for key in keys]
+    train = [key for key in keys if key.startswith("train.") and key != "train.seed"]
+    doubled = [key for key in train if shared.count(key.rsplit(".", 1)[-1]) > 1]
+    assert doubled == []
+
+
+@pytest.mark.parametrize(
+    ("tokens", "said"),
+    [
+        (["balance=effective", "head=post_hoc"], "twice"),
+        (["balance=ldam", "loss=focal"], "margins into cross-entropy"),
+        (["balance=ldam", "thresholds=yes"], "head of angles"),
+        (["loss=generalised", "label_smoothing=0.1"], "part of cross-entropy"),
+    ],
+)
+def test_combinations_that_cannot_work_are_refused_with_the_reason(tokens, said):
+    with pytest.raises(UsageError, match=said):
+        parse(TrainConfig, ["data=x", "name=y", *tokens], environ={})
+
+
 def test_every_error_is_listed_at_once():
     lines = problems("trian=1", "noise=x", "train.epochs=0", "limit=a")
     assert len(lines) == 5

@@ -17,9 +17,9 @@ from flax import nnx
 from models import steps
 from models.backbones import ResNet, Shape
 from models.losses import cross_entropy
-from models.objective import make_objective
+from models.objective import area_under_margin, make_objective, memory_of
 from models.optim import adamw, decayed_weights, muon, warmup_cosine
-from models.recipe import NONE, Augment
+from models.recipe import NONE, Augment, Loss
 
 ROOT = Path(__file__).parents[2]
 VIEW = {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.25, 0.3)}
@@ -56,9 +56,13 @@ def batch(n=N, seed=0):
     return images, labels, np.ones(n, np.float32), np.arange(n, dtype=np.int32)
 
 
-def build(model, tx=None, **settings):
+ELR = Loss(kind="early_learning")
+MEMORY = memory_of(ELR, rows=N + 2, num_classes=3)
+
+
+def build(model, tx=None, *, memory=None, **settings):
     tx = tx or optax.sgd(0.1)
-    graphdef, state = steps.create_state(model, tx)
+    graphdef, state = steps.create_state(model, tx, memory=memory)
     return (
         graphdef,
         state,
@@ -204,6 +208,51 @@ def test_vectors_do_not_decay():
         assert decays == ("kernel" in jax.tree_util.keystr(path))
 
 
+def check_memory(memory, images, labels, logits):
+    """Rows 0 to 6 were seen once with these answers, the others never."""
+    logits, labels = np.asarray(logits)[:7], np.asarray(labels)[:7]
+    own = logits[np.arange(7), labels]
+    other = np.where(np.eye(3, dtype=bool)[labels], -np.inf, logits).max(1)
+    aum = area_under_margin(np.asarray(memory["margin"]))
+    np.testing.assert_allclose(aum[:7], own - other, atol=1e-4)
+    assert np.isnan(aum[7:]).all()
+    np.testing.assert_allclose(
+        np.asarray(memory["targets"])[:7], 0.3 * jax.nn.softmax(logits), atol=1e-4
+    )
+    assert not np.asarray(memory["targets"])[7:].any()
+
+
+def test_mixed_views_are_not_remembered():
+    views = dataclasses.replace(NONE, mixup=1.0)
+    _, state, step = build(Linear(), memory=MEMORY, augment=views)
+    state, _ = step(state, *batch())
+    assert not np.asarray(state.memory["margin"]).any()
+    assert not np.asarray(state.memory["targets"]).any()
+
+
+def test_early_learning_keeps_the_answers_from_before_the_labels_are_learnt():
+    """The pull is towards what was remembered: a wrong label is learnt less."""
+    images, labels, weights, places = batch(32)
+    wrong = labels.copy()
+    wrong[:6] = (labels[:6] + 1) % 3
+    sure = {}
+    for kind in ("cross_entropy", "early_learning"):
+        loss = Loss(kind=kind)
+        graphdef, state, step = build(
+            Linear(),
+            optax.sgd(0.05),
+            objective=make_objective(loss),
+            memory=memory_of(loss, rows=32, num_classes=3),
+            decay=loss.memory,
+        )
+        for _ in range(150):
+            state, _ = step(state, images, wrong, weights, places)
+        predict = steps.make_predict(graphdef, **VIEW)
+        probs = jax.nn.softmax(predict(state.params, state.stats, images))
+        sure[kind] = float(probs[np.arange(6), wrong[:6]].mean())
+    assert sure["early_learning"] < sure["cross_entropy"] - 0.1
+
+
 SPLIT = """
 import json, sys
 sys.path.insert(0, {root!r})
@@ -220,10 +269,12 @@ images, labels, weights, places = (
 weights[7:] = 0
 found = []
 for where in (mesh, None):
-    graphdef, state, step = t.build(t.Linear(), mesh=where)
+    graphdef, state, step = t.build(t.Linear(), mesh=where, memory=t.MEMORY, decay=0.7)
+    places[7:] = 99
     predict = steps.make_predict(graphdef, **t.VIEW, mesh=where)
     logits = predict(state.params, state.stats, images)
     state, metrics = step(state, images, labels, weights, places)
+    t.check_memory(state.memory, images, labels, logits)
     found.append([np.asarray(state.params["head"]["kernel"]).tolist(),
         np.asarray(logits).tolist(), {{k: float(v) for k, v in metrics.items()}}])
 runs = []
