@@ -109,6 +109,9 @@ def judge(rule: ArrayRule, finding: ArrayFinding | None) -> RuleResult:
         observed=observed,
         offenders=finding.offenders if finding else [],
         n_offenders=finding.n_offenders if finding else 0,
+        value=finding.n_offenders / finding.n_rows
+        if finding and finding.n_rows
+        else None,
     )
 
 

@@ -28,7 +28,12 @@ from data_contracts.rules import (
 __all__ = ["Contract", "load_contract"]
 
 SHIPPED = Path(__file__).parent
+KEEP_DISTRIBUTION = "expect_column_to_keep_its_distribution"
 NOT_NULL = "expect_column_values_to_not_be_null"
+DRAFT = (
+    "it is a draft that nobody has accepted. Read it, change what is wrong, then: "
+    "sightline contracts accept file={path} owner=NAME"
+)
 # Keyword arguments of every Great Expectations rule that belong to the contract layer.
 RESERVED = {
     "catch_exceptions",
@@ -58,12 +63,16 @@ class _StrictLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep=deep)
 
 
-def load_contract(path_or_stage: Path | str) -> Contract:
+def load_contract(path_or_stage: Path | str, *, drafts: bool = False) -> Contract:
     """Read a contract, from a file or shipped under a stage's name.
 
+    Args:
+        path_or_stage: A file, or the name of a shipped contract.
+        drafts: Whether one that nobody has accepted yet will do.
+
     Raises:
-        UsageError: The file is missing, or breaks any rule of the format; the message
-            lists every fault with its place.
+        UsageError: The file is missing, is a draft, or breaks any rule of the format;
+            the message lists every fault with its place.
     """
     path = _find(path_or_stage)
     try:
@@ -81,6 +90,8 @@ def load_contract(path_or_stage: Path | str) -> Contract:
         faults += [_explain(fault, raw) for fault in error.errors()]
     else:
         faults += _faults(contract)
+        if contract.draft and not drafts:
+            faults.append(DRAFT.format(path=path))
     if faults:
         raise UsageError(f"{path}: the contract is wrong.\n  " + "\n  ".join(faults))
     return contract
@@ -158,6 +169,18 @@ def _rule_faults(
         yield f"bad kwargs for `{rule.type}`: " + " ".join(str(error).split())
     else:
         yield from _null_fault(rule, contract, kind)
+        yield from _slice_fault(rule)
+
+
+def _slice_fault(rule: TableRule) -> Iterable[str]:
+    """Refuse slices of a rule that cannot be held slice by slice."""
+    if rule.by is None:
+        if "min_slice" in rule.model_fields_set:
+            yield "`min_slice` means nothing without `by`."
+    elif rule.type.startswith("expect_table_column"):
+        yield f"`by` cannot go with `{rule.type}`: slices have the same columns."
+    elif rule.type == KEEP_DISTRIBUTION:
+        yield f"`by` cannot go with `{rule.type}`: its baseline is of all slices."
 
 
 def _null_fault(rule: TableRule, contract: Contract, kind: Any) -> Iterable[str]:
@@ -173,6 +196,7 @@ def _null_fault(rule: TableRule, contract: Contract, kind: Any) -> Iterable[str]
     if not rule.type.endswith("_be_null") and not any(
         other.type == NOT_NULL
         and other.kwargs.get("column") == column
+        and other.by is None  # small slices are not judged
         and other.where.items() <= rule.where.items()
         for other in contract.rules
     ):

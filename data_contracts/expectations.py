@@ -1,8 +1,8 @@
 """Rules over a whole table that Great Expectations lacks.
 
 Importing this module imports Great Expectations and registers the classes below under
-`expect_matching_rows`, `expect_each_class_to_have_rows` and
-`expect_one_value_per_group`.
+`expect_matching_rows`, `expect_each_class_to_have_rows`,
+`expect_one_value_per_group` and `expect_column_to_keep_its_distribution`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from great_expectations.compatibility.pydantic import root_validator
 from great_expectations.expectations.expectation import BatchExpectation
 
 from data_contracts import table_rules
+from data_contracts.drift import FLOORS, Baseline, Statistic
 from data_contracts.table_rules import Finding
 
 
@@ -112,6 +113,59 @@ class ExpectOneValuePerGroup(BatchExpectation):
         return _result(finding)
 
 
+class ExpectColumnToKeepItsDistribution(BatchExpectation):
+    """`column` is spread as in the baseline, but for chance and what matters not.
+
+    The baseline is given as such, or under the column's name in `baselines`.
+    """
+
+    column: str
+    baseline: dict[str, Any] | None = None
+    baselines: dict[str, Any] | None = None
+    statistic: Statistic | None = None
+    floor: float | dict[str, Any] | None = None
+    false_alarm: float = 0.01
+    seed: int = 0
+
+    metric_dependencies = ()
+
+    @root_validator(skip_on_failure=True)
+    def _asks_something(cls, values: dict[str, Any]) -> dict[str, Any]:
+        own, all_of_them = values["baseline"], values["baselines"]
+        if (own is None) == (all_of_them is None):
+            raise ValueError("give `baseline`, or `baselines` by column")
+        if own is not None and "$PARAMETER" not in own:
+            Baseline.model_validate(own)
+        floor = values["floor"]
+        if isinstance(floor, float) and floor < 0:
+            raise ValueError("floor must be at least 0")
+        if not 1e-4 <= values["false_alarm"] <= 0.5:
+            raise ValueError("false_alarm lies between 0.0001 and 0.5")
+        return values
+
+    def _validate(
+        self,
+        metrics: Any,
+        runtime_configuration: Any = None,
+        execution_engine: Any = None,
+    ) -> dict[str, Any]:
+        given = self.baseline or (self.baselines or {}).get(self.column)
+        baseline = Baseline.model_validate(given) if given else None
+        named = baseline is not None and baseline.values is not None
+        statistic: Statistic = self.statistic or ("js" if named else "ks")
+        floor: Any = FLOORS[statistic] if self.floor is None else self.floor
+        finding = table_rules.kept_distribution(
+            _frame(execution_engine),
+            self.column,
+            baseline=baseline,
+            statistic=statistic,
+            floor=floor,
+            false_alarm=self.false_alarm,
+            seed=self.seed,
+        )
+        return _result(finding)
+
+
 def _frame(execution_engine: Any) -> Any:
     frame, _, _ = execution_engine.get_compute_domain({}, domain_type="table")
     return frame
@@ -122,6 +176,6 @@ def _result(finding: Finding) -> dict[str, Any]:
         "success": finding.ok,
         "result": {
             "observed_value": finding.observed,
-            "details": {"rows": finding.rows, "n": finding.n},
+            "details": finding._asdict(),
         },
     }

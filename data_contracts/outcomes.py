@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import numbers
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -47,6 +49,8 @@ def judge_rule(
         )
     else:
         n, rows = details.get("n", 0), details.get("rows", [])
+    if details.get("not_run"):
+        return rule_result(rule, Verdict.NOT_RUN, _observed(raw), values)
     text = _observed(raw) + _seen(rule, frame)
     good = bool(outcome.success)
     bad = Verdict.FAIL if _severity(rule, values) == "critical" else Verdict.WARN
@@ -57,7 +61,18 @@ def judge_rule(
         values,
         offenders=[_name(frame, int(row)) for row in rows[:SHOWN]],
         n_offenders=int(n),
+        value=_figure(raw),
+        limit=details.get("limit"),
     )
+
+
+def _figure(raw: Mapping[str, Any]) -> float | None:
+    """Return what was seen as a figure: the share of bad rows, a count, a distance."""
+    if "unexpected_count" in raw:
+        return float(raw["unexpected_count"] / max(raw["element_count"], 1))
+    seen = (raw.get("details") or {}).get("value", raw.get("observed_value"))
+    numeric = isinstance(seen, numbers.Real) and math.isfinite(seen)
+    return float(seen) if numeric and seen is not None else None
 
 
 def _exception(info: Mapping[str, Any]) -> str:
@@ -138,7 +153,7 @@ def rule_result(
     verdict: Verdict,
     observed: str,
     values: Mapping[str, Any],
-    **offenders: Any,
+    **more: Any,
 ) -> RuleResult:
     """Return the result of `rule`, with what it protects and what to do.
 
@@ -147,7 +162,7 @@ def rule_result(
         verdict: What came of it.
         observed: What was seen, in words.
         values: Values of the contract's parameters.
-        offenders: `offenders` and `n_offenders`, if images broke the rule.
+        more: `offenders` and `n_offenders`, if images broke the rule; the figures.
     """
     return RuleResult(
         rule=rule.name,
@@ -155,5 +170,5 @@ def rule_result(
         severity=_severity(rule, values),
         why=f"{rule.why} {FIX}{ERROR_FIX if verdict == Verdict.ERROR else rule.fix}",
         observed=observed,
-        **offenders,
+        **more,
     )

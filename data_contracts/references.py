@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import Any
 
@@ -43,6 +44,13 @@ class Verdict(StrEnum):
     NOT_RUN = "not_run"
 
 
+def worst(verdicts: Iterable[Verdict]) -> Verdict:
+    """Return error before fail before warn before pass."""
+    seen = set(verdicts)
+    order = (Verdict.ERROR, Verdict.FAIL, Verdict.WARN)
+    return next((verdict for verdict in order if verdict in seen), Verdict.PASS)
+
+
 class RuleResult(Reference):
     """What one contract rule found."""
 
@@ -51,6 +59,9 @@ class RuleResult(Reference):
     severity: str = Field(description="critical or warning.")
     why: str = Field("", description="What the rule protects.")
     observed: str = Field("", description="What was seen, in words.")
+    value: float | None = Field(None, description="What was seen, as one figure.")
+    limit: float | None = Field(None, description="What the figure may not pass.")
+    note: str = Field("", description="How that compares with earlier checks.")
     offenders: list[str] = Field(default_factory=list, description="First images.")
     n_offenders: int = 0
 

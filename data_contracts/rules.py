@@ -36,6 +36,12 @@ class TableRule(Settings):
     nulls: Literal["refused", "allowed"] = Field(
         "refused", description="Whether rows without a value are left alone."
     )
+    by: str | None = Field(
+        None, description="Column whose every value is a slice to hold the rule."
+    )
+    min_slice: int = Field(
+        20, ge=1, description="Rows below which a slice is not judged."
+    )
     severity: Severity
     warning_if: str | None = Field(
         None, description="Boolean parameter that turns a critical rule into a warning."
@@ -48,6 +54,10 @@ class Contract(Settings):
     """What one stage promises about its images."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_-]*$")
+    draft: bool = Field(False, description="Whether no person has accepted it yet.")
+    after: Literal["ingest", "denoise", "split"] | None = Field(
+        None, description="Stage after which a run checks it, where its config says so."
+    )
     version: str = Field(pattern=r"^\d+\.\d+\.\d+$", description="Semantic version.")
     owner: str = Field(min_length=1)
     why: str = Field(min_length=1)

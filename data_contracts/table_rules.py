@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from data_contracts.arrays import SHOWN
+from data_contracts.drift import Baseline, Statistic, compare, count_cells
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,6 +24,9 @@ class Finding(NamedTuple):
     observed: str
     rows: list[int]
     n: int
+    value: float | None = None
+    limit: float | None = None
+    not_run: bool = False
 
 
 def select(frame: pd.DataFrame, where: Mapping[str, Any]) -> Mask:
@@ -65,7 +69,7 @@ def matching_rows(
     many = _below(count[1], n) or _below(share[1], part)
     observed = f"{n:,} of {total:,} rows ({part:.1%})"
     blamed = hits & many | base & ~hits & scarce
-    return _finding(not (few or many), observed, blamed)
+    return _finding(not (few or many), observed, blamed, value=part)
 
 
 def each_class_has_rows(
@@ -92,7 +96,7 @@ def each_class_has_rows(
     if short:
         observed = f"{len(short):,} of {observed} have too few: {named}{more}"
     bad = base & frame[column].isin(list(short)).to_numpy(dtype=bool)
-    return _finding(not short, observed, bad)
+    return _finding(not short, observed, bad, value=len(short))
 
 
 def one_value_per_group(
@@ -114,7 +118,41 @@ def one_value_per_group(
     bad &= frame[group].isin(mixed).to_numpy(dtype=bool)
     groups = int(frame.loc[bad, group].nunique())
     observed = f"groups of images that differ in `{column}`: {groups:,}"
-    return _finding(not groups, observed, bad)
+    return _finding(not groups, observed, bad, value=groups)
+
+
+def kept_distribution(
+    frame: pd.DataFrame,
+    column: str,
+    *,
+    baseline: Baseline | None,
+    statistic: Statistic,
+    floor: float,
+    false_alarm: float,
+    seed: int,
+) -> Finding:
+    """Check that `column` lies no further from `baseline` than chance or `floor` allow.
+
+    No row is an offender: a distribution is the doing of all.
+    """
+    _need(frame, column)
+    if baseline is None:
+        return Finding(True, "there is nothing to compare with", [], 0, not_run=True)
+    found = compare(
+        baseline,
+        count_cells(baseline, frame[column].to_numpy()),
+        statistic=statistic,
+        floor=floor,
+        false_alarm=false_alarm,
+        seed=seed,
+    )
+    observed = (
+        f"{statistic} distance {found.value:.4f} of {found.n:,} rows from"
+        f" {baseline.n:,}; alarm above {found.limit:.4f} (chance reaches"
+        f" {found.chance:.4f}, below {floor:g} nothing matters);"
+        f" most moved: {found.moved}"
+    )
+    return Finding(not found.alarm, observed, [], 0, found.value, found.limit)
 
 
 def _need(frame: pd.DataFrame, *columns: str) -> None:
@@ -127,8 +165,8 @@ def _below(value: float | None, limit: float | None) -> bool:
     return value is not None and limit is not None and value < limit
 
 
-def _finding(ok: bool, observed: str, bad: Mask) -> Finding:
+def _finding(ok: bool, observed: str, bad: Mask, *, value: float) -> Finding:
     if ok:
-        return Finding(ok, observed, [], 0)
+        return Finding(ok, observed, [], 0, value)
     positions = np.flatnonzero(bad)
-    return Finding(ok, observed, positions[:SHOWN].tolist(), len(positions))
+    return Finding(ok, observed, positions[:SHOWN].tolist(), len(positions), value)

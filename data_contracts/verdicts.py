@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from data_contracts.arrays import FIX, ArrayFinding, judge, printable
 from data_contracts.errors import ContractError, UsageError
 from data_contracts.outcomes import judge_rule, rule_result
-from data_contracts.references import ContractReport, RuleResult, Verdict
+from data_contracts.references import ContractReport, RuleResult, Verdict, worst
 from data_contracts.rules import (
     Contract,
     TableRule,
@@ -20,6 +21,7 @@ from data_contracts.rules import (
     parameters_in,
     substitute,
 )
+from data_contracts.slices import judge_slices
 from data_contracts.table_rules import select
 
 if TYPE_CHECKING:
@@ -61,13 +63,6 @@ def check_table(
         n_rows=len(frame),
         rules=results,
     )
-
-
-def worst(verdicts: Iterable[Verdict]) -> Verdict:
-    """Return error before fail before warn before pass."""
-    seen = set(verdicts)
-    order = (Verdict.ERROR, Verdict.FAIL, Verdict.WARN)
-    return next((verdict for verdict in order if verdict in seen), Verdict.PASS)
 
 
 def enforce(report: ContractReport) -> ContractReport:
@@ -123,7 +118,8 @@ def _table_results(
     """Run the table rules: one Great Expectations suite for each selection of rows."""
     by_rows: dict[str, list[int]] = {}
     for index, rule in enumerate(contract.rules):
-        by_rows.setdefault(json.dumps(rule.where, sort_keys=True), []).append(index)
+        key = json.dumps([rule.where, rule.by, rule.min_slice], sort_keys=True)
+        by_rows.setdefault(key, []).append(index)
     batches = _batches() if contract.rules else None
     results: dict[int, RuleResult] = {}
     for indices in by_rows.values():
@@ -159,6 +155,20 @@ def _check_rows(
         none = (Verdict.NOT_RUN, "no such rows")
         return {i: rule_result(rule, *none, values) for i, rule in rules.items()}
     part = frame if len(at) == len(frame) else frame.iloc[at].reset_index(drop=True)
+    if next(iter(rules.values())).by is not None:
+        judge = partial(_judged, batches, rules=rules, values=values)
+        return judge_slices(part, rules, values, judge=judge)
+    return _judged(batches, part, rules=rules, values=values)
+
+
+def _judged(
+    batches: Any,
+    part: pd.DataFrame,
+    *,
+    rules: Mapping[int, TableRule],
+    values: Mapping[str, Any],
+) -> dict[int, RuleResult]:
+    """Run the rules over a table, and name its images."""
     outcomes = _run(batches, part, rules, values)
     return {
         index: judge_rule(rule, outcomes.get(index), part, values)
