@@ -92,8 +92,8 @@ class Dataset:
         """Whether the snapshot holds the column `name`."""
         return name in self.group
 
-    def column(self, name: str) -> Array:
-        """Return the whole column `name`.
+    def column(self, name: str, *, start: int = 0) -> Array:
+        """Return the column `name`, whole or from the row `start`.
 
         Raises:
             SchemaError: The snapshot does not hold it.
@@ -102,7 +102,7 @@ class Dataset:
             raise SchemaError(
                 f"{self.ref.uri} at stage {self.ref.stage!r} has no column {name!r}."
             )
-        values = np.asarray(cast("zarr.Array[Any]", self.group[name])[:])
+        values = np.asarray(cast("zarr.Array[Any]", self.group[name])[start:])
         return values.astype(object) if COLUMNS[name].dtype == "str" else values
 
     def columns(self, *names: str) -> dict[str, Array]:

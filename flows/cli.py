@@ -31,6 +31,18 @@ VERBS = {
     "predict": Verb("flows.predict", "PredictConfig", "run", "Label images by a model"),
     "data show": Verb("flows.datasets", "ShowConfig", "show", "Describe a dataset"),
     "data export": Verb("flows.datasets", "ExportConfig", "export", "Write its table"),
+    "contracts suggest": Verb(
+        "flows.contracts", "SuggestConfig", "suggest", "Draft a contract from a dataset"
+    ),
+    "contracts accept": Verb(
+        "flows.contracts", "AcceptConfig", "accept", "Put a draft under your name"
+    ),
+    "contracts check": Verb(
+        "flows.contracts", "CheckConfig", "check", "Try a contract on a dataset"
+    ),
+    "contracts history": Verb(
+        "flows.contracts", "HistoryConfig", "history", "List past verdicts"
+    ),
     "models list": Verb(
         "flows.versions", "ListConfig", "list_versions", "List a model's versions"
     ),
@@ -121,7 +133,7 @@ def execute(words: list[str], *, environ: Mapping[str, str]) -> Outcome:
     if words[0] == "--version":
         return Outcome(0, f"sightline {version()}", {"version": version()})
     if words[1:] and words[1] in ("--help", "-h") and (under := verbs_under(words[0])):
-        text = "\n".join(f"  {name:<16} {VERBS[name].about}" for name in under)
+        text = "\n".join(f"  {name:<18} {VERBS[name].about}" for name in under)
         return Outcome(0, text, {"help": text})
     name, rest = find_verb(words)
     verb = VERBS[name]
@@ -174,7 +186,7 @@ def _choose(words: list[str], under: list[str]) -> str:
 
 def overview() -> str:
     """Return the text of `sightline --help`."""
-    listed = "\n".join(f"  {name:<16} {verb.about}" for name, verb in VERBS.items())
+    listed = "\n".join(f"  {name:<18} {verb.about}" for name, verb in VERBS.items())
     return f"""Sightline {version()}: images in, a gated and registered model out.
 
 usage: sightline VERB key=value ... [config=FILE.yaml] [--json]

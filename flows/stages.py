@@ -33,7 +33,9 @@ from tasks.train import train_model
 from tasks.train_settings import TrainSettings
 from tasks.validate import (
     ContractSettings,
+    own_contracts,
     validate_dataset,
+    validate_drift,
     validate_predictions,
 )
 
@@ -71,7 +73,8 @@ def prepare(
     Raises:
         ContractError: A critical rule is broken; nothing is trained.
     """
-    contracts = []
+    contracts: list[ContractReport] = []
+    own = own_contracts(settings.contracts)
     with clock.stage("ingest"):
         ingested = ingest_dataset(
             place,
@@ -83,6 +86,9 @@ def prepare(
     with clock.stage("validate"):
         limit = {"max_bad_share": settings.contracts.max_bad_share}
         contracts.append(validate_dataset(ingested, "ingested", parameters=limit))
+        contracts += [validate_dataset(ingested, file) for file in own["ingest"]]
+        drift = validate_drift(ingested, tolerated=settings.contracts.tolerate_drift)
+        contracts += [drift] if drift else []
     with clock.stage("clean"):
         cleaned = clean_dataset(ingested, settings.clean)
     with clock.stage("denoise"):
@@ -90,11 +96,13 @@ def prepare(
     with clock.stage("validate"):
         limit = {"min_kept_share": settings.contracts.min_kept_share}
         contracts.append(validate_dataset(denoised, "cleaned", parameters=limit))
+        contracts += [validate_dataset(denoised, file) for file in own["denoise"]]
     with clock.stage("split"):
         divided = split_dataset(denoised, settings.split)
     with clock.stage("validate"):
         given = {"given_splits": has_given_splits(divided)}
         contracts.append(validate_dataset(divided, "split", parameters=given))
+        contracts += [validate_dataset(divided, file) for file in own["split"]]
     datasets = {
         "ingest": ingested,
         "clean": cleaned,

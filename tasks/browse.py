@@ -10,7 +10,7 @@ from uuid import uuid4
 from data_contracts.errors import UsageError
 from data_contracts.references import DatasetRef
 from data_contracts.store import Dataset, find_snapshots, storage_errors
-from tasks.validate import table_of
+from tasks.table import table_of
 
 
 def find_snapshot(uri: str, stage: str | None) -> DatasetRef:

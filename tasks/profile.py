@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zarr
 from pydantic import Field
 
-from data_contracts.changes import changes_between, common_ancestor
+from data_contracts.changes import changes_between
 from data_contracts.dataset import COLUMNS, Array
 from data_contracts.references import DatasetRef, Reference
 from data_contracts.sketch import (
@@ -22,23 +20,33 @@ from data_contracts.sketch import (
     measure_values,
     total,
 )
-from data_contracts.store import Dataset, open_repository, storage_errors
-from models.durable import write_over
+from data_contracts.store import Dataset, open_repository
+from tasks.kept import keep, recall, recall_nearest
 from tasks.parallel import Span, map_spans, spans
-
-log = logging.getLogger("sightline")
+from tasks.table import FIXED, NAMED
 
 VERSION = 1
 # Columns that name a row, or stand for a whole sentence: nothing to sum up.
-UNTOLD = {"stamp", "detail", "remark", "phash", "group", "canonical", "source", "era"}
+UNTOLD = {
+    "path",
+    "sha256",
+    "stamp",
+    "detail",
+    "remark",
+    "phash",
+    "group",
+    "canonical",
+    "source",
+    "era",
+}
 UNTOLD |= {"present", "settled"}
 # These say why a file has no figures; all others are of readable images.
 OF_ALL_FILES = {"ok", "problem"}
 # Code -1 is missing; text and figures say so themselves.
-CODED = {"label", "coarse", "domain", "split", "use", "target"}
+CODED = {*NAMED, *FIXED}
 # What decides which rows count, and to which era.
 ROWS = ("present", "ok", "era")
-NEWEST = 20  # profiles looked at for one to go on from
+KIND = "profile"
 
 
 class Part(Reference):
@@ -69,6 +77,10 @@ class Profile(Reference):
                     found.setdefault(name, []).append(state)
         return {name: total(states) for name, states in found.items()}
 
+    def start_of(self, era: int) -> int:
+        """Return a row before which no row is of `era`."""
+        return min(part.chunk for part in self.parts if part.era == era) * self.step
+
     @property
     def eras(self) -> list[int]:
         """The eras that have rows."""
@@ -81,8 +93,7 @@ def profile_dataset(source: DatasetRef) -> Profile:
     A profile lies beside the dataset. The store's own record says which chunks were
     written since; the states of all others still hold.
     """
-    kept = _place(source.uri, source.snapshot)
-    if (done := _load(kept)) is not None:
+    if (done := _load(recall(source.uri, KIND, source.snapshot))) is not None:
         return done
     dataset = Dataset(source)
     names = [name for name in COLUMNS if name not in UNTOLD and _is_read(dataset, name)]
@@ -110,9 +121,7 @@ def profile_dataset(source: DatasetRef) -> Profile:
         step=step,
         parts=_joined([part for parts in fresh for part in parts], known),
     )
-    with storage_errors(str(kept)):
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        write_over(kept, profile.model_dump_json())
+    keep(source.uri, KIND, source.snapshot, profile.model_dump_json())
     return profile
 
 
@@ -158,7 +167,7 @@ Known = Mapping[tuple[int, str], list[Part]]
 
 def _known(source: DatasetRef, names: Sequence[str], *, step: int, n: int) -> Known:
     """Return the parts of an earlier profile that still hold, by chunk and column."""
-    before = _nearest(source)
+    before = _load(recall_nearest(source.uri, KIND, source.snapshot))
     if before is None or before.step != step:
         return {}
     changes = changes_between(source.uri, before.snapshot, source.snapshot)
@@ -191,28 +200,10 @@ def _joined(fresh: Sequence[Part], known: Known) -> list[Part]:
     ]
 
 
-def _nearest(source: DatasetRef) -> Profile | None:
-    """Return the profile of the snapshot that shares most history with `source`."""
-    folder = _place(source.uri, "").parent
-    files = sorted(folder.glob("profile-*.json"), key=lambda file: file.stat().st_mtime)
-    repository = open_repository(source.uri)
-    line = [entry.id for entry in repository.ancestry(snapshot_id=source.snapshot)]
-    found: dict[int, Path] = {}
-    for file in files[-NEWEST:]:
-        snapshot = file.stem.removeprefix("profile-")
-        shared = common_ancestor(repository, snapshot, source.snapshot)
-        found[line.index(shared)] = file
-    return _load(found[min(found)]) if found else None
-
-
-def _place(uri: str, snapshot: str) -> Path:
-    return Path(f"{uri}.checks") / f"profile-{snapshot}.json"
-
-
-def _load(path: Path) -> Profile | None:
-    """Return a profile that this version wrote, if the file holds one."""
+def _load(text: str | None) -> Profile | None:
+    """Return a profile that this version wrote, if the text is one."""
     try:
-        profile = Profile.model_validate_json(path.read_text("utf-8"))
-    except (FileNotFoundError, ValueError):
+        profile = Profile.model_validate_json(text or "")
+    except ValueError:
         return None
     return profile if profile.version == VERSION else None

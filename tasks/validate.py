@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,52 +11,30 @@ import numpy as np
 import zarr
 from pydantic import Field
 
-from data_contracts.arrays import ArrayFinding, check_arrays, merge
+from data_contracts.arrays import check_arrays, merge
 from data_contracts.config import Settings, digest
 from data_contracts.contracts import Contract, load_contract
-from data_contracts.dataset import COLUMNS, SPLITS, USES, Array
+from data_contracts.dataset import Array
+from data_contracts.drift import baseline_of
+from data_contracts.errors import UsageError
 from data_contracts.references import ContractReport, DatasetRef
-from data_contracts.store import Dataset, open_repository, storage_errors
+from data_contracts.rules import quoted
+from data_contracts.store import Dataset, storage_errors
 from data_contracts.verdicts import check_table, enforce
 from models.durable import write_over
+from tasks.check_chunks import check_chunks
+from tasks.checks import record
 from tasks.evaluate import Evaluated
-from tasks.parallel import Span, map_spans, spans
+from tasks.kept import folder_of
+from tasks.profile import profile_dataset
 from tasks.stage import stage_task
+from tasks.table import named, table_of
 from tasks.train import Trained
 
 if TYPE_CHECKING:
     import pandas as pd
 
 log = logging.getLogger("sightline")
-
-# Columns whose numbers stand for names; a contract and a person read the names.
-NAMED = {"label": "label_names", "coarse": "coarse_names", "domain": "domain_names"}
-FIXED = {"split": [*SPLITS], "use": [*USES, "unused"]}
-
-
-def table_of(dataset: Dataset) -> pd.DataFrame:
-    """Return one row an image that its source still holds, names in place of codes."""
-    import pandas as pd
-
-    names = [
-        name
-        for name, column in COLUMNS.items()
-        if column.axis == "image" and dataset.has(name)
-    ]
-    columns = {name: decoded(dataset, name) for name in names}
-    return pd.DataFrame(columns)[dataset.column("present")].reset_index(drop=True)
-
-
-def decoded(dataset: Dataset, name: str) -> Array:
-    """Return a column with its names in place of codes, None where it is missing."""
-    values = dataset.column(name)
-    if name in NAMED:
-        table: list[str | None] = [*dataset.names(NAMED[name]), None]
-    elif name in FIXED:
-        table = [*FIXED[name]] if name == "use" else [*FIXED[name], None]
-    else:
-        return values
-    return np.array(table, object)[np.where(values < 0, len(table) - 1, values)]
 
 
 class ContractSettings(Settings):
@@ -67,31 +46,112 @@ class ContractSettings(Settings):
     min_kept_share: float = Field(
         0.5, ge=0, le=1, description="Share of labelled images that cleaning leaves."
     )
+    extra: list[str] = Field(
+        [], description="Files of your own contracts, each checked after its stage."
+    )
+    tolerate_drift: bool = Field(
+        True, description="Whether a new era that differs from the old ones only warns."
+    )
+
+
+def own_contracts(settings: ContractSettings) -> dict[str, list[Path]]:
+    """Return the files of a user's own contracts by the stage that each is for.
+
+    Raises:
+        UsageError: A file is no accepted contract, or does not say `after`.
+    """
+    files: dict[str, list[Path]] = {"ingest": [], "denoise": [], "split": []}
+    for file in settings.extra:
+        contract = load_contract(Path(file))
+        if contract.after is None:
+            raise UsageError(
+                f"{file}: a contract of your own must say after which stage it is"
+                f" checked. Add a line `after:` with one of {quoted(files)}."
+            )
+        files[contract.after].append(Path(file))
+    return files
 
 
 @stage_task(retries=1)
 def validate_dataset(
-    source: DatasetRef, contract: str, *, parameters: dict[str, Any] | None = None
+    source: DatasetRef,
+    contract: str | Path,
+    *,
+    parameters: dict[str, Any] | None = None,
 ) -> ContractReport:
-    """Check `source` against the contract of that name, once.
+    """Check `source` against a contract, shipped or in a file, once.
 
     Raises:
         ContractError: A critical rule is broken; the message lists the images.
     """
-    rules = load_contract(contract)
-    name = f"{contract}-{digest(source.digest, rules.sha256, parameters)}.json"
-    kept = Path(f"{source.uri}.checks") / name
+    return enforce(check_dataset(source, load_contract(contract), parameters))
+
+
+def check_dataset(
+    source: DatasetRef, rules: Contract, parameters: dict[str, Any] | None = None
+) -> ContractReport:
+    """Return the verdict of a contract over `source`, from its table and chunks."""
+
+    def check() -> ContractReport:
+        dataset = Dataset(source)
+        return check_table(
+            rules,
+            table_of(dataset),
+            parameters=parameters,
+            arrays=check_chunks(rules, dataset),
+        )
+
+    return _once(
+        source, rules, check, key=digest(source.digest, rules.sha256, parameters)
+    )
+
+
+@stage_task(retries=1)
+def validate_drift(source: DatasetRef, *, tolerated: bool) -> ContractReport | None:
+    """Hold the newest era of `source` against the earlier ones; none with one era.
+
+    What the earlier eras hold comes from their profile: their rows are not read again.
+
+    Raises:
+        ContractError: The images drifted, and that is not tolerated.
+    """
+    profile = profile_dataset(source)
+    if len(profile.eras) < 2:
+        return None
+    *earlier, newest = profile.eras
+    rules = load_contract("drift")
+
+    def check() -> ContractReport:
+        dataset = Dataset(source)
+        frame = table_of(dataset, start=profile.start_of(newest))
+        usual = {
+            name: baseline_of(named(dataset, name, state))
+            for name, state in profile.columns(earlier).items()
+        }
+        known = {name: b.model_dump() for name, b in usual.items() if b is not None}
+        return check_table(
+            rules,
+            frame[frame["era"] == newest],
+            parameters={"earlier": known, "tolerated": tolerated},
+        )
+
+    key = digest(source.digest, rules.sha256, tolerated)
+    return enforce(_once(source, rules, check, key=key))
+
+
+def _once(
+    source: DatasetRef,
+    rules: Contract,
+    check: Callable[[], ContractReport],
+    *,
+    key: str,
+) -> ContractReport:
+    """Return the verdict that was recorded under `key`, or check and record it."""
+    kept = folder_of(source.uri) / f"{rules.name}-{key}.json"
     if kept.exists():
         return _said(ContractReport.model_validate_json(kept.read_text()))
-    dataset = Dataset(source)
-    report = check_table(
-        rules,
-        table_of(dataset),
-        parameters=parameters,
-        arrays=_check_chunks(rules, dataset),
-    )
+    report = record(source, check(), key=key)
     with storage_errors(str(kept)):
-        kept.parent.mkdir(parents=True, exist_ok=True)
         write_over(kept, report.model_dump_json(indent=1))
     return _said(report)
 
@@ -101,34 +161,7 @@ def _said(report: ContractReport) -> ContractReport:
     log.info(
         "validate  %s: %s%s", report.contract, report.verdict, broken and f" ({broken})"
     )
-    return enforce(report)
-
-
-def _check_chunks(contract: Contract, dataset: Dataset) -> list[ArrayFinding]:
-    """Check the array rules chunk by chunk, pixels included."""
-    present = {"images", *(name for name in COLUMNS if dataset.has(name))}
-    needed = {rule.array for rule in contract.arrays}
-    needed |= {key for rule in contract.arrays for key in rule.where}
-    columns = {name: dataset.column(name) for name in needed & present - {"images"}}
-    names, held = dataset.column("path"), dataset.column("present")
-
-    def work(group: zarr.Group, span: Span) -> list[ArrayFinding]:
-        rows = slice(*span)
-        arrays = {name: values[rows][held[rows]] for name, values in columns.items()}
-        if "images" in needed:
-            pixels: Any = group["images"]
-            arrays["images"] = np.asarray(pixels[rows])[held[rows]]
-        return check_arrays(contract.arrays, arrays, list(names[rows][held[rows]]))
-
-    repository = open_repository(dataset.ref.uri)
-    return merge(
-        map_spans(
-            work,
-            spans(0, dataset.n, size=dataset.chunk),
-            session=repository.readonly_session(snapshot_id=dataset.ref.snapshot),
-            label="validate",
-        )
-    )
+    return report
 
 
 @stage_task(retries=1)
@@ -163,7 +196,7 @@ def validate_predictions(
         parameters={"rows": evaluated.n, "label_names": trained.classes},
         arrays=merge([found]),
     )
-    return _said(report)
+    return enforce(_said(report))
 
 
 def prediction_table(

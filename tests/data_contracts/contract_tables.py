@@ -6,9 +6,11 @@ import numpy as np
 import pandas as pd
 
 from data_contracts.contracts import load_contract
+from data_contracts.drift import baseline_of
+from data_contracts.sketch import measure_figures, measure_values
 from data_contracts.verdicts import check_table
 
-STAGES = ("ingested", "cleaned", "split", "predictions")
+STAGES = ("ingested", "drift", "cleaned", "split", "predictions")
 N = 120
 LABELS = ["apple", "bread", "cheese"]
 
@@ -31,10 +33,11 @@ def good_table():
             "label": [LABELS[i % 3] for i in row],
             "coarse": None,
             "split": None,
-            "domain": None,
+            "domain": "studio",
             "mean": 100.0 + row,
             "std": 40.0,
             "sharpness": 300.0,
+            "saturation": 60.0,
             "sigma": 1.5,
             "impulse": 0.0,
             "keep": True,
@@ -90,7 +93,25 @@ def good_arrays(stage):
     }
 
 
-PARAMETERS = {"predictions": {"rows": N, "label_names": LABELS}}
+def earlier():
+    """What the earlier eras held: the good table's own columns, spread a little."""
+    rng, table = np.random.default_rng(1), good_table()[1:]
+    known = {}
+    for name in ("label", "kind"):
+        known[name] = measure_values(table[name])
+    known["domain"] = measure_values(["studio"] * N)
+    for name in ("mean", "std", "saturation", "sharpness", "sigma", "width", "height"):
+        values = table[name].to_numpy(float)
+        known[name] = measure_figures(values + rng.normal(0, 1e-3, N - 1))
+    known["bytes"] = measure_figures(table["bytes"].to_numpy(float))
+    return {name: baseline_of(state).model_dump() for name, state in known.items()}
+
+
+def parameters(stage):
+    """Values of the parameters that have no default."""
+    if stage == "predictions":
+        return {"rows": N, "label_names": LABELS}
+    return {"earlier": earlier(), "tolerated": False} if stage == "drift" else {}
 
 
 def put(column, value, rows=(7,)):
@@ -140,7 +161,7 @@ def one_rule(stage, name):
     return contract.model_copy(update={"rules": rules, "arrays": []})
 
 
-def check_one(stage, name, frame, **parameters):
-    values = PARAMETERS.get(stage, {}) | parameters
+def check_one(stage, name, frame, **given):
+    values = parameters(stage) | given
     report = check_table(one_rule(stage, name), frame, parameters=values)
     return report.rules[0]

@@ -25,6 +25,18 @@ BETWEEN = {
     "kwargs": {"column": "x", "max_value": 3},
     **WORDS,
 }
+COLUMNS = {
+    "name": "columns are there",
+    "type": "expect_table_columns_to_match_set",
+    "kwargs": {"column_set": ["x"]},
+    "severity": "critical",
+    "why": "To show it.",
+    "fix": "Mend it.",
+}
+DRIFT = COLUMNS | {
+    "type": "expect_column_to_keep_its_distribution",
+    "kwargs": {"column": "x", "baseline": {"values": {"a": 1, "b": 2}}},
+}
 HEAD = {"name": "mine", "version": "1.0.0", "owner": "me", "why": "To show it."}
 
 
@@ -46,6 +58,20 @@ def without(rule, key):
         ({"rules": [NOT_NULL], "rule": []}, "rule: unknown key. Did you mean `rules`"),
         ({"rules": [NOT_NULL], "sha256": "0"}, "unknown key `sha256`"),
         ({"rules": [NOT_NULL], "version": "1.0"}, "version"),
+        ({"rules": [NOT_NULL], "draft": True}, "a draft that nobody has accepted"),
+        ({"rules": [NOT_NULL], "after": "training"}, "'ingest', 'denoise' or 'split'"),
+        ({"rules": [NOT_NULL | {"min_slice": 9}]}, "nothing without `by`"),
+        (
+            {"rules": [NOT_NULL | {"by": "domain"}, BETWEEN]},
+            "rows with no `x` would pass",
+        ),
+        ({"rules": [COLUMNS | {"by": "domain"}]}, "slices have the same columns"),
+        ({"rules": [DRIFT | {"by": "domain"}]}, "its baseline is of all slices"),
+        ({"rules": [DRIFT | {"kwargs": {"column": "x"}}]}, "give `baseline`, or"),
+        (
+            {"rules": [DRIFT | {"kwargs": {"column": "x", "baseline": {"edges": []}}}]},
+            "give `edges` and `counts`, or `values`",
+        ),
         ({"rules": [NOT_NULL], "owner": ""}, "owner"),
         ({"rules": [NOT_NULL | {"wy": "x"}]}, "unknown key. Did you mean `why`"),
         ({"rules": [without(NOT_NULL, "why")]}, r"rules.0.why \('x is there'\): Field"),

@@ -5,16 +5,20 @@ import json
 import os
 import subprocess
 import threading
+from pathlib import Path
 
 import pytest
 
-from data_contracts.errors import WorkspaceError
+from data_contracts.errors import ContractError, UsageError, WorkspaceError
 from data_contracts.store import Dataset, find_snapshots
+from flows import workspace
 from flows.cli import main
 from flows.result import Clock
 from flows.stages import prepare
 from flows.train import run as run_train
 from models.durable import locked
+from tasks.checks import read_history
+from tasks.validate import ContractSettings
 from tests.flows.conftest import small_config
 from tests.flows.test_train import folder_of
 from tests.tasks.test_ingest import ingest, tree
@@ -32,6 +36,10 @@ from tests.tasks.test_ingest import ingest, tree
         (["predict", "name=nobody", "data=."], 2, "nobody"),
         (["models", "rollback", "name=nobody"], 2, "nobody"),
         (["data", "show", "uri=nowhere"], 2, "no dataset"),
+        (["contracts", "suggest", "uri=nowhere"], 2, "no dataset"),
+        (["contracts", "history", "uri=nowhere"], 2, "no dataset"),
+        (["contracts", "history"], 2, "name=NAME"),
+        (["contracts", "accept", "file=nowhere", "owner=me"], 2, "cannot be read"),
         (["tarin"], 2, "train"),
     ],
 )
@@ -132,3 +140,49 @@ def test_one_training_run_at_a_time(trained_home, own_workspace, pictures):
     (run / "trained.json").unlink()
     with locked(run), pytest.raises(WorkspaceError, match="held by another run"):
         run_train(small_config(pictures))
+
+
+def test_a_draft_of_a_contract_is_refused_before_any_work(pictures, tmp_path):
+    draft = tmp_path / "mine.yaml"
+    draft.write_text(OWN.replace("owner: me", "owner: me\ndraft: true"))
+    config = small_config(pictures, contracts=ContractSettings(extra=[str(draft)]))
+    with pytest.raises(UsageError, match="a draft that nobody has accepted"):
+        run_train(config)
+    assert not Path(workspace.dataset_uri("shop")).exists()
+
+
+def test_a_contract_of_your_own_says_when_it_is_checked(pictures, tmp_path):
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(OWN.replace("after: denoise\n", ""))
+    config = small_config(pictures, contracts=ContractSettings(extra=[str(mine)]))
+    with pytest.raises(UsageError, match="must say after which stage"):
+        run_train(config)
+
+
+def test_a_contract_of_your_own_stops_the_run(pictures, tmp_path, own_workspace):
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(OWN)
+    config = small_config(pictures, contracts=ContractSettings(extra=[str(mine)]))
+    uri = workspace.dataset_uri("shop")
+    with pytest.raises(ContractError, match="every picture is square"):
+        prepare(config.data, config, uri=uri, clock=Clock())
+    assert {ref.stage for ref in find_snapshots(uri)} == {"ingest", "clean", "denoise"}
+    checked = [check.contract for check in read_history(uri)]
+    assert checked == ["ingested", "cleaned", "mine"]
+
+
+OWN = """
+name: mine
+version: 1.0.0
+owner: me
+after: denoise
+why: To show it.
+rules:
+  - name: every picture is square
+    type: expect_column_values_to_be_between
+    kwargs: {column: height, min_value: 9000}
+    nulls: allowed
+    severity: critical
+    why: To show it.
+    fix: Mend it.
+"""

@@ -138,6 +138,11 @@ def test_an_update_brings_an_era_a_class_and_two_gates(trained, more_pictures):
     dataset = Dataset(result.dataset)
     assert dataset.names("label_names") == ["bottle", "lamp", "mug", "chair"]
     assert sorted(set(dataset.column("era"))) == [0, 1]
+    (drift,) = [report for report in result.contracts if report.contract == "drift"]
+    assert drift.n_rows < dataset.n
+    (classes,) = [r for r in drift.rules if r.rule.startswith("classes")]
+    assert (classes.verdict, classes.limit > 0) == ("warn", True)
+    assert "chair: 0.0% before" in classes.observed
     old = Dataset(trained.dataset.model_copy(update={"uri": result.dataset.uri}))
     np.testing.assert_array_equal(dataset.column("use")[: old.n], old.column("use"))
     manifest = json.loads((Path(result.model.uri) / "manifest.json").read_text())

@@ -1,0 +1,125 @@
+"""Drafts on their way to contracts, and what past checks of a dataset came to."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from data_contracts.contracts import Contract, load_contract
+from data_contracts.errors import UsageError
+from data_contracts.references import ContractReport, DatasetRef
+from data_contracts.store import Dataset, holds_dataset, storage_errors
+from data_contracts.verdicts import check_table, describe
+from models.durable import write_over
+from tasks.browse import find_snapshot
+from tasks.check_chunks import check_chunks
+from tasks.checks import read_history
+from tasks.suggest import draft_contract
+from tasks.table import table_of
+
+
+class Made(NamedTuple):
+    """What was written."""
+
+    rules: int
+    after: str
+
+
+def write_draft(source: DatasetRef, out: Path, *, name: str) -> Made:
+    """Draft a contract from `source` into a new file.
+
+    Raises:
+        UsageError: The file is there already; somebody may have worked on it.
+    """
+    if out.exists():
+        raise UsageError(f"{out} is there already. Move it away, or give out=FILE.")
+    clean = re.sub(r"[^a-z0-9_-]+", "-", name.lower()).strip("-_0123456789")
+    _write(out, draft_contract(source, name=clean or "draft"))
+    return _made(load_contract(out, drafts=True))
+
+
+def accept_draft(draft: Path, out: Path, *, owner: str) -> Made:
+    """Write `draft` to `out` under its owner's name, no longer a draft.
+
+    Comments and the order of rules stay as they are.
+
+    Raises:
+        UsageError: The file is no draft, or would not make a contract.
+    """
+    if not load_contract(draft, drafts=True).draft:
+        raise UsageError(f"{draft} is no draft: it is a contract already.")
+    if out.exists() and out != draft:
+        raise UsageError(f"{out} is there already. Move it away, or give out=FILE.")
+    lines = draft.read_text("utf-8").splitlines()
+    head = next(i for i, line in enumerate(lines) if line and line[0] not in "# \t-")
+    body = [line for line in lines[head:] if not line.startswith(("draft:", "owner:"))]
+    at = next(i for i, line in enumerate(body) if line.startswith("version:"))
+    body.insert(at + 1, f"owner: {_quoted(owner)}")
+    _write(out, "\n".join(body) + "\n")
+    return _made(load_contract(out))
+
+
+def accepted_name(draft: str) -> str:
+    """Return the name of the file of an accepted draft."""
+    return re.sub(r"\.draft(\.ya?ml)$", r"\1", draft)
+
+
+def try_contract(
+    file: Path, uri: str, *, stage: str | None
+) -> tuple[ContractReport, str]:
+    """Hold a snapshot against a contract or draft; return the report, also in words."""
+    rules = load_contract(file, drafts=True)
+    dataset = Dataset(find_snapshot(uri, stage or rules.after))
+    report = check_table(rules, table_of(dataset), arrays=check_chunks(rules, dataset))
+    return report, describe(report)
+
+
+def history_rows(
+    uri: str, *, contract: str | None, rule: str | None
+) -> list[dict[str, Any]]:
+    """Return one row a check of the dataset at `uri`, oldest first.
+
+    Raises:
+        UsageError: There is no such dataset, or nothing was recorded under the names.
+    """
+    if not holds_dataset(uri):
+        raise UsageError(f"There is no dataset at {uri}. Give the folder of one.")
+    checks = [c for c in read_history(uri) if contract in (None, c.contract)]
+    rows = []
+    for check in checks:
+        outcomes = [one for one in check.rules if rule in (None, one.rule)]
+        bad = [one.rule for one in outcomes if one.verdict in ("warn", "fail", "error")]
+        row = check.model_dump(include={"when", "contract", "version", "snapshot"})
+        row |= {"stage": check.stage, "rows": check.n_rows, "broken": ", ".join(bad)}
+        row["verdict"] = str(check.verdict)
+        if rule is not None:
+            if not outcomes:
+                continue
+            row |= {"verdict": str(outcomes[0].verdict), "value": outcomes[0].value}
+            row["limit"] = outcomes[0].limit
+        rows.append(row)
+    if not rows and (contract or rule):
+        asked = " and ".join(filter(None, [contract, rule]))
+        known = {c.contract for c in checks} | {r.rule for c in checks for r in c.rules}
+        raise UsageError(
+            f"Nothing is recorded of {asked!r}; recorded are: "
+            + (", ".join(sorted(known)) or "no checks")
+        )
+    return rows
+
+
+def _quoted(text: str) -> str:
+    import json
+
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _made(contract: Contract) -> Made:
+    return Made(len(contract.rules) + len(contract.arrays), contract.after or "")
+
+
+def _write(out: Path, text: str) -> None:
+    with storage_errors(str(out)):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_over(out, text)
