@@ -24,10 +24,10 @@ REPEATED = 5
 LEAST = 20
 READABLE = {"ok": True}
 AFTER = {"ingest": "ingest", "clean": "denoise", "denoise": "denoise"}
-# What a person reads of each column.
+# Columns that are drafted one by one, in words for a person. What cleaning and
+# splitting decide is counted by rules of its own.
 WORDS = {
     "kind": "file kinds",
-    "notes": "decoding notes",
     "width": "widths",
     "height": "heights",
     "bytes": "file sizes",
@@ -43,11 +43,7 @@ WORDS = {
     "sigma": "noise estimates",
     "impulse": "shares of impulse noise",
     "noise": "kinds of noise",
-    "reason": "reasons for dropping",
-    "use": "uses",
 }
-# Counted by rules of their own, or by shipped contracts.
-ASIDE = {"ok", "problem", "keep", "reason", "notes", "treated", "use", "target"}
 WRONG = "Look at the images named; mend the source, or the contract if they are right."
 
 
@@ -122,7 +118,8 @@ def _rule(name: str, kind: str, **rest: Any) -> Rule:
 
 
 def _whole_table(seen: Seen) -> Iterable[Rule]:
-    names = ["path", "source", "sha256", *seen.columns]
+    told = [name for name in seen.columns if name in (*WORDS, "ok", "keep")]
+    names = ["path", "source", "sha256", *told]
     yield _rule(
         "the table has its columns",
         "expect_table_columns_to_match_set",
@@ -179,13 +176,13 @@ def _unique(values: Any) -> Any:
 def _names(seen: Seen) -> Iterable[Rule]:
     """Rules on columns of names: there, and of a closed set."""
     for name, state in seen.columns.items():
-        if name in ASIDE or not isinstance(state, Values) or not state.count:
+        if name not in WORDS or not isinstance(state, Values) or not state.count:
             continue
         yield _there(name, state)
         if not _is_closed(name, state):
             continue
         yield _rule(
-            f"{_words(name)} are known",
+            f"{WORDS[name]} are known",
             "expect_column_values_to_be_in_set",
             column=name,
             value_set=[*sorted(state.counts or ()), *([""] if state.missing else [])],
@@ -209,7 +206,7 @@ def _there(name: str, state: Values) -> Rule:
     n = state.count + state.missing
     share = state.count / n
     least = 1.0 if share == 1 else _floor(share - _slack(share, n))
-    words = f"{_words(name)} are {'' if share == 1 else 'mostly '}there"
+    words = f"{WORDS[name]} are {'' if share == 1 else 'mostly '}there"
     rest: dict[str, Any] = {
         "critical": name == "label" and share == 1,
         "why": f"{state.count:,} of {n:,} readable images had one.",
@@ -238,12 +235,12 @@ def _there(name: str, state: Values) -> Rule:
 def _figures(seen: Seen) -> Iterable[Rule]:
     """Rules on columns of figures: a range with slack for nearly all."""
     for name, state in seen.columns.items():
-        if name in ASIDE or not isinstance(state, Figures) or not state.count:
+        if name not in WORDS or not isinstance(state, Figures) or not state.count:
             continue
         low, high = range_of(state, column=name)
         middle = quantile(state, 0.5)
         yield _rule(
-            f"{_words(name)} are in their range",
+            f"{WORDS[name]} are in their range",
             "expect_column_values_to_be_between",
             column=name,
             min_value=low,
@@ -346,13 +343,13 @@ def _classes(seen: Seen) -> Iterable[Rule]:
 def _drift(seen: Seen) -> Iterable[Rule]:
     """Rules that later images are spread as these."""
     for name, state in seen.columns.items():
-        if name in ASIDE | {"split", "text", "impulse"}:
+        if name not in WORDS or name in ("split", "text", "impulse"):
             continue
         baseline = baseline_of(state)
         if baseline is None or seen.readable < LEAST or len(baseline.cells) > CLOSED:
             continue
         yield _rule(
-            f"{_words(name)} have not drifted",
+            f"{WORDS[name]} have not drifted",
             "expect_column_to_keep_its_distribution",
             column=name,
             baseline=baseline.model_dump(exclude_none=True),
@@ -410,10 +407,6 @@ def _rounded(value: float, towards: Callable[[float], int]) -> float:
         return 0.0
     step = 10.0 ** (math.floor(math.log10(abs(value))) - 1)
     return float(f"{towards(value / step) * step:.6g}")
-
-
-def _words(column: str) -> str:
-    return WORDS.get(column, f"values of {column}")
 
 
 def _written(seen: Seen, *, name: str, rules: list[Rule], arrays: list[Rule]) -> str:
