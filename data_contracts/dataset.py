@@ -27,11 +27,12 @@ class Column:
 
     dtype: str
     meaning: str
-    tail: tuple[int, ...] = ()
+    tail: tuple[int | None, ...] = ()  # None is any length
     low: float | None = None
     high: float | None = None
     axis: Axis = "image"
     fill: Any = 0
+    gaps: bool = False  # whether NaN may stand for what is missing
 
 
 def _text(meaning: str) -> Column:
@@ -83,6 +84,13 @@ COLUMNS: dict[str, Column] = {
     "tag_offsets": Column(
         "int64", "Row i has tags [i] to [i + 1].", (), 0, None, "offset"
     ),
+    "numbers": Column(
+        "float32",
+        "Numeric side columns, in the order of `number_names`; NaN is missing.",
+        (None,),
+        fill=np.nan,
+        gaps=True,
+    ),
     # ingest: figures of the stored pixels
     "phash": Column("uint64", "64-bit perceptual hash (DCT)."),
     "mean": _figure("Mean grey level.", high=255),
@@ -107,6 +115,13 @@ COLUMNS: dict[str, Column] = {
     "use": Column(
         "int8", "Split in use, position in USES; -1 is unused.", (), -1, 2, fill=NONE
     ),
+    # impute: what was filled, and how
+    "imputed": _text("Where `target` was filled: neighbours or self-training."),
+    "imputed_sure": _figure("How sure the label found was, filled or not.", high=1),
+    "text_imputed": Column("bool", "Whether `text` was filled."),
+    "domain_imputed": Column("bool", "Whether `domain` was filled."),
+    "tags_imputed": Column("bool", "Whether the tags were filled."),
+    "numbers_imputed": Column("bool", "Which of `numbers` were filled.", (None,)),
     # what judging labels leaves to learn from; the given label stays
     "target": _code("Label to learn, position in `label_names`; -1 is missing."),
     "weight": _figure("How much the image counts in training; 1 is the rule."),
@@ -124,7 +139,10 @@ def chunk_rows(size: int) -> int:
     return int(min(256, 1 << max(fit.bit_length() - 1, 3)))
 
 
-NAME_LISTS = ("label_names", "coarse_names", "domain_names", "tag_names", "box_names")
+NAME_LISTS = (
+    *("label_names", "coarse_names", "domain_names", "tag_names", "box_names"),
+    "number_names",
+)
 
 
 def check_column(name: str, values: Array, *, length: int | None = None) -> Array:
@@ -142,7 +160,7 @@ def check_column(name: str, values: Array, *, length: int | None = None) -> Arra
         known = ", ".join(COLUMNS)
         raise SchemaError(f"A dataset has no column {name!r}; known: {known}.")
     column = COLUMNS[name]
-    if values.shape[1:] != column.tail or values.ndim != 1 + len(column.tail):
+    if not _fits(values.shape[1:], column.tail):
         raise SchemaError(
             f"Column {name!r} wants shape (n, *{column.tail}), got {values.shape}."
         )
@@ -160,6 +178,11 @@ def check_column(name: str, values: Array, *, length: int | None = None) -> Arra
     return values.astype(column.dtype, copy=False)
 
 
+def _fits(shape: tuple[int, ...], tail: tuple[int | None, ...]) -> bool:
+    pairs = zip(shape, tail, strict=False)
+    return len(shape) == len(tail) and all(t in (None, side) for side, t in pairs)
+
+
 def _check_range(name: str, values: Array, column: Column) -> None:
     if not len(values):
         return
@@ -167,6 +190,8 @@ def _check_range(name: str, values: Array, column: Column) -> None:
     high = np.inf if column.high is None else column.high
     if column.dtype.startswith("float"):
         bad = ~np.isfinite(values) | (values < low) | (values > high)
+        if column.gaps:
+            bad &= ~np.isnan(values)
     elif column.low is None and column.high is None:
         return
     else:

@@ -154,7 +154,7 @@ class Writer:
         array = self.group.create_array(
             name,
             shape=values.shape,
-            chunks=(COLUMN_CHUNK, *column.tail),
+            chunks=(COLUMN_CHUNK, *values.shape[1:]),
             dtype=dtype,
             overwrite=True,
         )

@@ -17,9 +17,12 @@ from tasks.embed import EmbedSettings, embed_dataset
 from tasks.evaluate import evaluate_model
 from tasks.evaluation import EvaluateSettings
 from tasks.gate import GateSettings
+from tasks.impute import impute_dataset
+from tasks.impute_settings import ImputeSettings
 from tasks.ingest import IngestSettings, ingest_dataset
 from tasks.listing import SourceSettings
 from tasks.register import (
+    champion_datasets,
     find_result,
     judged_run,
     keep_result,
@@ -52,6 +55,9 @@ class StageSettings(Settings):
     denoise: DenoiseSettings = Field(DenoiseSettings(), description="What to filter.")
     split: SplitSettings = Field(SplitSettings(), description="How to divide.")
     embed: EmbedSettings = Field(EmbedSettings(), description="How to embed.")
+    impute: ImputeSettings = Field(
+        ImputeSettings(), description="How to fill what is missing."
+    )
     train: TrainSettings = Field(TrainSettings(), description="How to train.")
     evaluate: EvaluateSettings = Field(
         EvaluateSettings(), description="How to measure."
@@ -130,18 +136,30 @@ def curate(
         champion: The version that an update starts from.
     """
     runs, done = str(workspace.runs_root()), dict(datasets)
-    if not needs_embeddings(settings):
-        return done
-    with clock.stage("embed"):
-        done["embed"] = embed_dataset(
-            done["split"], settings.embed, name=name, runs=runs, champion=champion
-        )
+    if needs_embeddings(settings):
+        with clock.stage("embed"):
+            done["embed"] = embed_dataset(
+                done["split"], settings.embed, name=name, runs=runs, champion=champion
+            )
+    if settings.impute.asked:
+        known = champion_datasets(str(workspace.models_root()), name)
+        with clock.stage("impute"):
+            done["impute"] = impute_dataset(
+                last(done),
+                settings.impute,
+                encoder=settings.embed,
+                split=done["split"],
+                name=name,
+                runs=runs,
+                champion=champion,
+                start=known.get("impute") if champion else None,
+            )
     return done
 
 
 def needs_embeddings(settings: StageSettings) -> bool:
     """Whether a stage is asked for that works on embeddings."""
-    return False
+    return settings.impute.by_embeddings
 
 
 def last(datasets: dict[str, DatasetRef]) -> DatasetRef:

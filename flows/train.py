@@ -7,7 +7,7 @@ import shlex
 from typing import Any
 
 from prefect import flow
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from data_contracts.references import DatasetRef
 from flows import workspace
@@ -21,6 +21,7 @@ from flows.stages import (
     EmbedSettings,
     EvaluateSettings,
     GateSettings,
+    ImputeSettings,
     SourceSettings,
     SplitSettings,
     StageSettings,
@@ -38,6 +39,15 @@ class TrainConfig(StageSettings):
     data: str = Field(description="Folder, manifest, Parquet, archive, VOC or COCO.")
     name: str = Field(description="Name of the model and its dataset.")
 
+    @model_validator(mode="after")
+    def _numbers_to_fill(self) -> TrainConfig:
+        if self.impute.numbers != "keep" and not self.source.numeric:
+            raise ValueError(
+                f"impute.numbers={self.impute.numbers} fills numeric columns, and none"
+                " is named; say which: source.numeric=[price]"
+            )
+        return self
+
 
 @flow(name="train")
 def train(
@@ -50,6 +60,7 @@ def train(
     denoise: DenoiseSettings = DenoiseSettings(),
     split: SplitSettings = SplitSettings(),
     embed: EmbedSettings = EmbedSettings(),
+    impute: ImputeSettings = ImputeSettings(),
     train: TrainSettings = TrainSettings(),
     evaluate: EvaluateSettings = EvaluateSettings(),
     gate: GateSettings = GateSettings(),
@@ -66,6 +77,7 @@ def train(
         denoise: What to filter.
         split: How to divide.
         embed: How to embed.
+        impute: How to fill what is missing.
         train: How to train.
         evaluate: How to measure.
         gate: What a version must reach.
@@ -81,6 +93,7 @@ def train(
             denoise=denoise,
             split=split,
             embed=embed,
+            impute=impute,
             train=train,
             evaluate=evaluate,
             gate=gate,

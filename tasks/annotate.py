@@ -102,6 +102,7 @@ def grow_names(listing: Listing, attributes: dict[str, Any]) -> dict[str, list[s
         "box_names": grown(
             "box_names", sorted({box[4] for boxes in listing.boxes for box in boxes})
         ),
+        "number_names": grown("number_names", listing.number_names),
     }
 
 
@@ -196,6 +197,23 @@ def tag_columns(
         ids = np.concatenate([before.column("tag_ids")[stays], ids])
     ids, offsets = ragged(rows, ids, n=n)
     return {"tag_ids": ids, "tag_offsets": offsets}
+
+
+def number_columns(
+    listing: Listing, plan: Plan, before: Dataset | None, names: list[str], n: int
+) -> dict[str, Array]:
+    """Return the numeric side columns of all rows, (n, m), if a source gives any."""
+    if not names:
+        return {}
+    numbers = np.full((n, len(names)), np.nan, np.float32)
+    if before and before.has("numbers"):
+        known = before.column("numbers")
+        numbers[: len(known), : known.shape[1]] = known
+    numbers[plan.row_of] = np.nan
+    at = [names.index(name) for name in listing.number_names]
+    given = np.array(listing.numbers, np.float32).reshape(len(listing), len(at))
+    numbers[plan.row_of[:, None], at] = given
+    return {"numbers": numbers}
 
 
 def earlier(before: Dataset, name: str) -> Array:

@@ -14,10 +14,11 @@ from data_contracts.store import Dataset
 from tasks.duplicates import exact_pairs, group_rows, near_pairs, same_colours
 from tasks.stage import Build, run_stage, stage_task
 
-VERSION = 1
+VERSION = 2
 TEST = 2
+UNLABELLED = "no-label"
 # Findings that no policy can overrule: there is nothing to learn from.
-FATAL = ("undecodable", "no-label")
+FATAL = ("undecodable", UNLABELLED)
 
 
 class NearDuplicates(StrEnum):
@@ -70,11 +71,11 @@ def find_flaws(columns: dict[str, Array], settings: CleanSettings) -> Array:
     flaws = {
         "undecodable": ~columns["ok"],
         "removed": ~columns["present"],
-        "no-label": columns["label"] < 0,
         "odd-sized": odd,
         "blank": columns["std"] < settings.min_std,
         "dark": columns["mean"] < settings.min_mean,
         "blurred": columns["sharpness"] < settings.min_sharpness,
+        UNLABELLED: columns["label"] < 0,
     }
     return np.select(list(flaws.values()), list(flaws), default="").astype(object)
 
@@ -118,6 +119,7 @@ def decide(columns: dict[str, Array], reason: Array, settings: CleanSettings) ->
         spared |= reason == "near-duplicate"
     if not settings.clean_test:
         spared |= columns["split"] == TEST
+    spared &= columns["label"] >= 0
     return np.asarray(spared & ~np.isin(reason, [*FATAL, "removed"]))
 
 
@@ -129,7 +131,7 @@ def remarks(columns: dict[str, Array], reason: Array, canonical: Array) -> Array
         words[row] = {
             "undecodable": columns["detail"][row],
             "removed": "the source no longer holds it",
-            "no-label": "no label was given",
+            UNLABELLED: "no label was given",
             "odd-sized": f"{columns['width'][row]} x {columns['height'][row]} pixels",
             "blank": f"grey levels vary by {columns['std'][row]:.1f}",
             "dark": f"mean grey level {columns['mean'][row]:.1f}",
@@ -157,14 +159,23 @@ NEEDED = (
 def clean(build: Build, settings: CleanSettings) -> None:
     """Write `keep`, `reason`, `remark`, `group` and `canonical`."""
     assert build.parent is not None
-    columns = build.parent.columns(*NEEDED)
+    dataset = build.parent
+    columns = dataset.columns(*NEEDED)
     flaws = find_flaws(columns, settings)
-    sound = np.flatnonzero(flaws == "")
-    exact = exact_pairs(columns["sha256"], sound)
-    near = near_pairs(columns["phash"], sound, distance=settings.near_distance)
-    near = same_colours(near, build.parent.take, tolerance=settings.near_tolerance)
+
+    def pairs(rows: Array) -> tuple[Array, Array]:
+        exact = exact_pairs(columns["sha256"], rows)
+        near = near_pairs(columns["phash"], rows, distance=settings.near_distance)
+        near = same_colours(near, dataset.take, tolerance=settings.near_tolerance)
+        return exact, near
+
+    exact, near = pairs(np.flatnonzero(flaws == ""))
     reason, canonical = drop_duplicates(columns, flaws, exact, near)
     keep = decide(columns, reason, settings)
+    if (flaws == UNLABELLED).any():
+        # They take no label from another, and no place; but a stage that fills labels
+        # must know whom they look like.
+        exact, near = pairs(np.flatnonzero(np.isin(flaws, ["", UNLABELLED])))
     group = group_rows(len(keep), np.concatenate([exact, near]))
     build.writer.write(
         keep=keep,

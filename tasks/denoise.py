@@ -14,7 +14,7 @@ from data_contracts.references import DatasetRef
 from tasks.parallel import Span, map_spans, spans
 from tasks.stage import Build, run_stage, stage_task
 
-VERSION = 1
+VERSION = 2
 
 
 class DenoiseSettings(Settings):
@@ -68,14 +68,15 @@ def denoise(images: Array, noise: Array) -> Array:
 def denoise_dataset_images(build: Build, settings: DenoiseSettings) -> None:
     """Write `noise` and `treated`, and the pixels of treated images."""
     assert build.parent is not None
-    columns = build.parent.columns("sigma", "impulse", "keep")
+    columns = build.parent.columns("sigma", "impulse", "keep", "label")
     noise = route(
         columns["sigma"],
         columns["impulse"],
         size=build.parent.image_size,
         settings=settings,
     )
-    noise[~columns["keep"]] = "none"
+    # Images without a label may get one later.
+    noise[~columns["keep"] & (columns["label"] >= 0)] = "none"
     treated = (noise != "none") & settings.treat
     touched = [
         span

@@ -170,6 +170,8 @@ def slices_of(dataset: Dataset, rows: Array) -> dict[str, Array]:
     has: many, medium or few.
     """
     columns = dataset.columns("domain", "coarse", "width", "height", "era")
+    if dataset.has("domain_imputed"):  # a guess is no slice to judge by
+        columns["domain"][dataset.column("domain_imputed")] = NONE
     side = np.minimum(columns["width"], columns["height"])[rows]
     edges = ["under 128 px", "128 to 255 px", "256 to 511 px", "512 px and more"]
     slices: dict[str, Array] = {

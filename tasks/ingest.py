@@ -25,6 +25,7 @@ from tasks.annotate import (
     column_dtype,
     earlier,
     grow_names,
+    number_columns,
     plan_rows,
     tag_columns,
 )
@@ -186,6 +187,7 @@ def ingest(
     }
     columns |= box_columns(listing, plan, before, names, columns, n)
     columns |= tag_columns(listing, plan, before, names, n)
+    columns |= number_columns(listing, plan, before, names["number_names"], n)
     build.writer.write(**columns)
     entry = {"root": root, "kind": listing.kind, "fingerprint": fingerprint}
     build.writer.annotate(
@@ -336,6 +338,7 @@ def _fingerprint(listing: Listing) -> str:
         listing.label_names,
         listing.sizes,
         [str(listing.box_unit)],
+        listing.numbers,
     ):
         seen.update(repr(list(column)).encode("utf-8", "surrogateescape"))
     return seen.hexdigest()[:32]

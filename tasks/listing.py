@@ -8,7 +8,6 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import NamedTuple
 
 import numpy as np
@@ -16,9 +15,8 @@ import numpy.typing as npt
 from pydantic import Field
 
 from data_contracts.config import Settings
+from tasks.boxes import Box, BoxFrame, BoxUnit, fractions
 from tasks.readers import Reader
-
-Box = tuple[float, float, float, float, str]
 
 SPLITS = {
     "train": "train",
@@ -35,21 +33,6 @@ SPLITS = {
 }
 
 
-class BoxUnit(StrEnum):
-    """What the corners of boxes are measured in."""
-
-    PIXEL = "pixel"
-    FRACTION = "fraction"
-
-
-class BoxFrame(StrEnum):
-    """Which picture the corners of boxes lie in, where EXIF turns it."""
-
-    AUTO = "auto"
-    UPRIGHT = "upright"
-    STORED = "stored"
-
-
 class SourceSettings(Settings):
     """How a source is listed."""
 
@@ -57,6 +40,9 @@ class SourceSettings(Settings):
         {},
         description="Our column name to the manifest's: path, label, split, "
         "coarse_label, domain, text, tags, boxes, image.",
+    )
+    numeric: tuple[str, ...] = Field(
+        (), description="Columns of the manifest to keep as numbers, such as price."
     )
     root: str | None = Field(
         None, description="Folder that manifest paths start from; default: its own."
@@ -98,6 +84,7 @@ class Row(NamedTuple):
     text: str | None = None
     tags: tuple[str, ...] = ()
     boxes: tuple[Box, ...] = ()
+    numbers: tuple[float, ...] = ()
     size: tuple[int, int] | None = None
     stamp: str = ""
     problem: str = ""
@@ -117,6 +104,7 @@ class Listing:
         stamp: Changes when the item's bytes change ("size-mtime_ns" for a file).
         problem: Code of what is wrong with the row, "" when nothing is known.
         label_names: Every label; the position is its id.
+        number_names: Names of the numbers that rows carry; NaN is missing.
         notes: Sentences about what was met and how it was treated.
     """
 
@@ -139,6 +127,8 @@ class Listing:
     label_names: list[str]
     box_unit: BoxUnit = BoxUnit.PIXEL
     box_frame: BoxFrame = BoxFrame.AUTO
+    number_names: tuple[str, ...] = ()
+    numbers: list[tuple[float, ...]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
@@ -170,46 +160,14 @@ class Listing:
         Returns:
             (m, 4) x0, y0, x1, y1 in 0..1, and m names.
         """
-        boxes, said = self.boxes[index], self.sizes[index]
-        corners = np.array([box[:4] for box in boxes], np.float32).reshape(-1, 4)
-        stored = self._lie_as_stored(said, width, height, orientation)
-        if self.box_unit is BoxUnit.PIXEL:
-            lying = (height, width) if stored and orientation > 4 else (width, height)
-            w, h = said or lying
-            corners /= np.array([w, h, w, h], np.float32)
-        corners = np.clip(corners, 0, 1).astype(np.float32)
-        if stored:
-            corners = turn_boxes(corners, orientation)
-        real = (corners[:, 2:] > corners[:, :2]).all(1)
-        return corners[real], [boxes[i][4] for i in np.flatnonzero(real)]
-
-    def _lie_as_stored(
-        self, said: tuple[int, int] | None, width: int, height: int, orientation: int
-    ) -> bool:
-        """Whether boxes lie in the stored picture, which EXIF turns.
-
-        Labelling tools show the upright picture, so that boxes mostly lie in it; a size
-        that lies on its side shows a tool that read the stored pixels.
-        """
-        if self.box_frame is not BoxFrame.AUTO:
-            return self.box_frame is BoxFrame.STORED
-        if said is None or orientation <= 4:
-            return False
-        return (said[0] - said[1]) * (width - height) < 0
-
-
-def turn_boxes(
-    corners: npt.NDArray[np.float32], orientation: int
-) -> npt.NDArray[np.float32]:
-    """Turn boxes (m, 4), fractions of a stored picture, as EXIF turns the picture."""
-    x, y = corners[:, 0::2], corners[:, 1::2]
-    if orientation > 4:
-        x, y = y, x
-    if orientation in (2, 3, 6, 7):
-        x = 1 - x[:, ::-1]
-    if orientation in (3, 4, 7, 8):
-        y = 1 - y[:, ::-1]
-    return np.stack([x, y], axis=2).reshape(-1, 4).astype(np.float32)
+        return fractions(
+            self.boxes[index],
+            said=self.sizes[index],
+            size=(width, height),
+            orientation=orientation,
+            unit=self.box_unit,
+            frame=self.box_frame,
+        )
 
 
 def build(
@@ -264,6 +222,8 @@ def build(
         label_names=names,
         box_unit=box_unit,
         box_frame=settings.box_frame,
+        number_names=settings.numeric,
+        numbers=[row.numbers for row in kept],
         notes=said,
     )
 

@@ -23,6 +23,7 @@ from tasks.tree import IMAGE_SUFFIXES, Archive, Entry, Folder, Tree, load, suffi
 
 __all__ = ["Listing", "SourceSettings", "list_source"]
 
+TABLES = ("manifest", "parquet")  # layouts with columns of their own
 LAYOUTS = (
     "a folder (a folder per class, images, manifest.csv, Pascal VOC, COCO, Parquet), a "
     "CSV or Parquet file, COCO JSON, a zip or tar, a picture, or a pattern such as "
@@ -56,6 +57,11 @@ def list_source(
             f"no permission to read {error.filename!r}. Change its rights, or choose "
             "another source."
         ) from error
+    if settings.numeric and listing.kind not in TABLES:
+        raise SourceError(
+            f"source.numeric={','.join(settings.numeric)} asks for columns of a table,"
+            f" and {path!r} is none ({listing.kind}). Give a manifest, or leave it out."
+        )
     if not len(listing):
         raise SourceError(
             f"no images in {path!r} ({listing.kind}). "

@@ -10,8 +10,8 @@ from typing import Any
 from xml.etree import ElementTree
 
 from data_contracts.errors import SourceError
+from tasks.boxes import Box
 from tasks.listing import (
-    Box,
     Listing,
     Row,
     SourceSettings,

@@ -11,7 +11,14 @@ from data_contracts.errors import SourceError
 from tasks.listing import Listing, Row, SourceSettings, build, file_split
 from tasks.readers import ParquetReader
 from tasks.sources_folders import one_split
-from tasks.sources_tables import COLUMNS, Table, text_of
+from tasks.sources_tables import (
+    COLUMNS,
+    Table,
+    need_columns,
+    read_numbers,
+    text_of,
+    with_numbers,
+)
 
 IMAGE_COLUMNS = ("image", "img", "jpg", "picture")
 
@@ -105,7 +112,8 @@ def _shard_rows(
 ) -> list[Row]:
     columns = _columns(file.schema_arrow.names, settings)
     wanted = [name for name in columns.values() if name is not None]
-    found = _cells(file, wanted, name=shard)
+    need_columns(settings.numeric, file.schema_arrow.names, name=shard)
+    found = _cells(file, list({*wanted, *settings.numeric}), name=shard)
     cells = {
         ours: _named(found[theirs], _names(file, theirs))
         for ours, theirs in columns.items()
@@ -119,7 +127,7 @@ def _shard_rows(
     empty: list[str | None] = [None] * n
     label, coarse = cells.get("label", empty), cells.get("coarse_label", empty)
     text, domain = cells.get("text", empty), cells.get("domain", empty)
-    return [
+    rows = [
         Row(
             path=f"{shard}/{i:07d}",
             where=f"{shard}:{i}",
@@ -132,6 +140,7 @@ def _shard_rows(
         )
         for i in range(n)
     ]
+    return with_numbers(rows, read_numbers([found[c] for c in settings.numeric]))
 
 
 def _columns(names: Sequence[str], settings: SourceSettings) -> dict[str, str | None]:

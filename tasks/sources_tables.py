@@ -14,9 +14,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from data_contracts.errors import SourceError
+from tasks.boxes import Box, BoxUnit
 from tasks.listing import (
-    Box,
-    BoxUnit,
     Listing,
     Row,
     SourceSettings,
@@ -40,6 +39,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
 }
 MISSING = frozenset(("", "nan", "NaN", "<NA>", "null", "NULL", "None"))
 DELIMITERS = ",;\t|"
+MAX_NUMBER = 3e38  # what float32 holds
 
 
 class Table(NamedTuple):
@@ -73,10 +73,13 @@ def list_manifest(
             f"manifest {name!r} has a header and no rows. Nothing to ingest."
         )
     cells = {ours: table.columns[theirs] for ours, theirs in chosen.items()}
+    need_columns(settings.numeric, list(table.columns), name=name)
+    numbers = read_numbers([table.columns[column] for column in settings.numeric])
     rows = [
         _row(tree, {key: column[i] for key, column in cells.items()}, i, table.broken)
         for i in range(n)
     ]
+    rows = with_numbers(rows, numbers)
     rows = _integer_labels(rows, notes)
     _require_some(rows, tree.root, name=name)
     others = Counter(
@@ -198,6 +201,54 @@ def _row(
         stamp=entry.stamp,
         problem=problem,
         detail=detail,
+    )
+
+
+def need_columns(wanted: Sequence[str], found: Sequence[str], *, name: str) -> None:
+    """Raise a SourceError if a table lacks a column that was asked for."""
+    for column in wanted:
+        if column not in found:
+            raise _no_column(column, found, name=name)
+
+
+def read_numbers(columns: Sequence[Sequence[Any]]) -> list[tuple[float | str, ...]]:
+    """Return the cells of columns of one length, row by row, as numbers.
+
+    A cell that holds nothing is NaN; one that is no number stays text.
+    """
+    read = [[_number(cell) for cell in column] for column in columns]
+    return list(zip(*read, strict=True))
+
+
+def _number(cell: Any) -> float | str:
+    text = text_of(cell)
+    if text is None:
+        return math.nan
+    try:
+        value = float(text)
+    except ValueError:
+        return text
+    return value if math.isfinite(value) and abs(value) <= MAX_NUMBER else text
+
+
+def with_numbers(
+    rows: list[Row], numbers: Sequence[Sequence[float | str]]
+) -> list[Row]:
+    """Return `rows` with their numbers, if there are any."""
+    if not numbers:
+        return rows
+    return [_with(row, values) for row, values in zip(rows, numbers, strict=True)]
+
+
+def _with(row: Row, values: Sequence[float | str]) -> Row:
+    """Return `row` with its numbers; one that is none is a problem of the row."""
+    wrong = next((value for value in values if isinstance(value, str)), None)
+    if wrong is None:
+        return row._replace(numbers=tuple(map(float, values)))
+    return row._replace(
+        problem=row.problem or "bad-annotation",
+        detail=row.detail or f"{wrong[:50]!r} stands where a number should",
+        numbers=(math.nan,) * len(values),
     )
 
 

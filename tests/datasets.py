@@ -28,6 +28,8 @@ def make_dataset(
     columns: dict[str, Any] = {}
     for name in INGESTED:
         column = COLUMNS[name]
+        if None in column.tail:
+            continue
         if column.axis == "offset":
             columns[name] = np.zeros(n + 1, np.int64)
         elif column.axis != "image":

@@ -10,9 +10,10 @@ import pytest
 
 from data_contracts.errors import SourceError
 from data_contracts.store import Dataset
+from tasks.boxes import turn_boxes
 from tasks.decode import DecodeSettings
 from tasks.ingest import IngestSettings, ingest_dataset
-from tasks.listing import SourceSettings, turn_boxes
+from tasks.listing import SourceSettings
 from tests.tasks.listings import listed, said
 from tests.tasks.pictures import encoded, exif, write
 
