@@ -12,14 +12,16 @@ import zarr
 from data_contracts.config import digest
 from data_contracts.dataset import NONE, Array
 from data_contracts.errors import ContractError
-from data_contracts.references import DatasetRef, ModelRef, Reference
+from data_contracts.references import DatasetRef, Estimate, ModelRef, Reference
 from data_contracts.store import Dataset, storage_errors
 from models.durable import write_over
 from tasks.arena import Arena
 from tasks.evaluation import EvaluateSettings, Evaluation
 from tasks.inference import Floats, Predictor, predict_rows
+from tasks.labels import hierarchy_of, roll_up
 from tasks.metrics import evaluate
 from tasks.progress import Progress
+from tasks.scores import shares
 from tasks.split import TEST, TRAIN
 from tasks.stage import stage_task
 from tasks.train import Trained, class_of_rows
@@ -115,6 +117,8 @@ def _evaluate(
     probs = _predict(Predictor.load(trained.model), dataset, rows, "evaluate")
     columns: dict[str, Array] = {"rows": rows, "labels": labels, "probs": probs}
     groups, slices = dataset.column("group")[rows], slices_of(dataset, rows)
+    coarse = dataset.column("coarse")[rows]
+    hierarchy = hierarchy_of(dataset, [names.index(name) for name in trained.classes])
 
     def measure(probs: Floats, path: Path) -> None:
         found = evaluate(
@@ -125,6 +129,11 @@ def _evaluate(
             names=trained.classes,
             settings=settings,
         )
+        if hierarchy is not None:
+            top1 = coarse_top1(
+                probs, coarse, hierarchy, groups=groups, settings=settings
+            )
+            found = found.model_copy(update={"coarse_top1": top1})
         path.write_text(found.model_dump_json())
 
     measure(probs, folder / "evaluation.json")
@@ -135,6 +144,31 @@ def _evaluate(
         measure(columns["champion"], folder / "champion.json")
     for name, values in columns.items():
         store.create_array(name, data=values)
+
+
+def coarse_top1(
+    probs: Floats,
+    coarse: Array,
+    hierarchy: dict[str, Any],
+    *,
+    groups: Array,
+    settings: EvaluateSettings,
+) -> Estimate | None:
+    """Return how often the coarse class with the largest sum is right.
+
+    Args:
+        probs: Of the classes, (n, k).
+        coarse: Coarse label id of each image, -1 where it is missing.
+        hierarchy: From `hierarchy_of`.
+        groups: Duplicate group of each image.
+        settings: Level of the interval.
+    """
+    said = coarse >= 0
+    if not said.any():
+        return None
+    hits = roll_up(probs[said], hierarchy).argmax(axis=1) == coarse[said]
+    group = np.unique(groups[said], return_inverse=True)[1].ravel()
+    return shares(hits.astype(np.float64), groups=group, level=settings.level)[0]
 
 
 def _predict(predictor: Predictor, dataset: Dataset, rows: Array, label: str) -> Floats:

@@ -82,6 +82,9 @@ class Evaluation(Reference):
     top1: Estimate
     top5: Estimate
     top_k: int = Field(description="The 5 of top-5, or fewer classes.")
+    coarse_top1: Estimate | None = Field(
+        None, description="Top-1 of coarse classes; None where the source has none."
+    )
     macro_precision: Estimate
     macro_recall: Estimate
     macro_f1: Estimate

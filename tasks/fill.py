@@ -17,6 +17,7 @@ from data_contracts.errors import UsageError
 from data_contracts.store import Dataset
 from tasks.annotate import extend_names, ragged
 from tasks.impute_settings import FillColumn, FillNumbers, ImputeSettings
+from tasks.labels import tags_of
 from tasks.neighbours import nearest, vote
 from tasks.split import TRAIN
 
@@ -58,7 +59,7 @@ def fill_domain(dataset: Dataset, settings: ImputeSettings, start: Any) -> Fille
         return Filled()
     if settings.domain == FillColumn.neighbours:
         known = _known(dataset, domain >= 0, "domain")
-        near, cosines = nearest_rows(dataset, gaps, known, k=settings.neighbours)
+        near, cosines = nearest_rows(dataset, gaps, known, k=settings.voters)
         domain[gaps] = vote(domain[near], cosines, count=len(names))[0]
         return Filled({"domain": domain, "domain_imputed": gaps})
     value = start or settings.domain_value
@@ -84,7 +85,7 @@ def fill_tags(dataset: Dataset, settings: ImputeSettings, start: Any) -> Filled:
     value = None
     if settings.tags == FillColumn.neighbours:
         known = _known(dataset, count > 0, "tags")
-        near, _ = nearest_rows(dataset, gaps, known, k=settings.neighbours)
+        near, _ = nearest_rows(dataset, gaps, known, k=settings.voters)
         place, new = _shared_tags(near, ids, offsets, count=len(names))
         new_rows = np.flatnonzero(gaps)[place]
     else:
@@ -112,12 +113,10 @@ def _shared_tags(
     """Return (image, tag) for the tags that at least half of its neighbours carry."""
     k, places, tags = near.shape[1], [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     for start in range(0, len(near), BLOCK):
-        block = near[start : start + BLOCK].ravel()
-        sizes = offsets[block + 1] - offsets[block]
-        first = np.repeat(offsets[block] - np.cumsum(sizes) + sizes, sizes)
-        carried = ids[first + np.arange(sizes.sum())]
-        votes = np.zeros((len(block) // k, count), np.int64)
-        np.add.at(votes, (np.repeat(np.arange(len(block)) // k, sizes), carried), 1)
+        block = near[start : start + BLOCK]
+        place, carried = tags_of(block.ravel(), ids, offsets)
+        votes = np.zeros((len(block), count), np.int64)
+        np.add.at(votes, (place // k, carried), 1)
         place, tag = np.nonzero(2 * votes >= k)
         places.append(place + start)
         tags.append(tag)

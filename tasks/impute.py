@@ -92,7 +92,7 @@ def fill_labels(
     if settings.labels == FillLabels.neighbours:
         known = np.flatnonzero((columns["use"] == TRAIN) & (target >= 0))
         labels, sure = vote_labels(
-            dataset, rows, known, label=target, k=settings.neighbours
+            dataset, rows, known, label=target, k=settings.voters
         )
         least, how = settings.min_agreement, "neighbours"
     else:

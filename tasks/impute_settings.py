@@ -49,7 +49,7 @@ class ImputeSettings(Settings):
     min_agreement: float = Field(
         0.8, gt=0, le=1, description="Neighbours: least share that agree on a label."
     )
-    neighbours: int = Field(10, ge=1, le=1_000, description="Neighbours that vote.")
+    voters: int = Field(10, ge=1, le=1_000, description="Neighbours that vote.")
     filled_weight: float = Field(
         1.0, gt=0, le=1, description="What a filled label counts in training."
     )

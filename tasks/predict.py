@@ -18,6 +18,7 @@ from data_contracts.store import storage_errors
 from tasks.decode import DecodeSettings, Problem, decode_image
 from tasks.denoise import DenoiseSettings, denoise, route
 from tasks.inference import Predictor
+from tasks.labels import roll_up
 from tasks.listing import Listing, SourceSettings
 from tasks.pixels import noise
 from tasks.progress import Progress
@@ -97,16 +98,39 @@ def predictions(
             good = np.array([not problem for problem in problems])
             label = np.where(good, names[probs.argmax(axis=1)], None)
             sure = np.where(good, probs.max(axis=1), np.nan).astype(np.float64)
-            yield pa.table(
-                {
-                    "path": pa.array(listing.path[start : items.stop], pa.string()),
-                    "class": pa.array(label, pa.string()),
-                    "probability": pa.array(sure, pa.float64(), from_pandas=True),
-                    "model_version": pa.array([version] * len(items), pa.int32()),
-                    "problem": pa.array(problems, pa.string()),
-                }
-            )
+            columns = {
+                "path": pa.array(listing.path[start : items.stop], pa.string()),
+                "class": pa.array(label, pa.string()),
+                "probability": pa.array(sure, pa.float64(), from_pandas=True),
+                "model_version": pa.array([version] * len(items), pa.int32()),
+                "problem": pa.array(problems, pa.string()),
+            }
+            if predictor.meta.get("hierarchy"):
+                columns |= coarse_answers(probs, good, predictor.meta["hierarchy"])
+            yield pa.table(columns)
             progress.advance(len(items))
+
+
+def coarse_answers(
+    probs: Array, good: Array, hierarchy: dict[str, Any]
+) -> dict[str, pa.Array]:
+    """Return the columns `coarse` and `coarse_probability`.
+
+    Args:
+        probs: Of the classes, (n, k).
+        good: Rows that were read, (n,).
+        hierarchy: Of `tasks.labels.hierarchy_of`.
+    """
+    import pyarrow as pa
+
+    coarse = roll_up(probs, hierarchy)
+    names = np.array(hierarchy["names"], object)
+    label = np.where(good, names[coarse.argmax(axis=1)], None)
+    sure = np.where(good, coarse.max(axis=1), np.nan).astype(np.float64)
+    return {
+        "coarse": pa.array(label, pa.string()),
+        "coarse_probability": pa.array(sure, pa.float64(), from_pandas=True),
+    }
 
 
 @stage_task()

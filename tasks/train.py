@@ -21,6 +21,7 @@ from models.machine import memory
 from models.recipe import Augment, Recipe, batch_for, epochs_for, views_for
 from tasks.calibration import fit_temperature
 from tasks.inference import Predictor, devices, predict_rows
+from tasks.labels import hierarchy_of
 from tasks.progress import Progress
 from tasks.rebalance import rebalance_head
 from tasks.split import TRAIN, VAL
@@ -269,6 +270,8 @@ def _train(
         "std": std,
         "ingest": dataset.attributes["ingest"],
         "denoise": _settings_of(dataset, "denoise"),
+        "impute": dataset.attributes.get("impute", {}),
+        "hierarchy": hierarchy_of(dataset, ids),
     }
     params, notes = rebalance_head(
         result.params,

@@ -31,7 +31,7 @@ def good_table():
             "bytes": 30_000 + row,
             "kind": "jpeg",
             "label": [LABELS[i % 3] for i in row],
-            "coarse": None,
+            "coarse": "food",
             "split": None,
             "domain": "studio",
             "mean": 100.0 + row,

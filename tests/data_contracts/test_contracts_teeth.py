@@ -60,6 +60,9 @@ BREAKS = {
         "impulse shares are shares": put("impulse", 1.5),
         "there are at least two classes": put("label", "apple", range(N)),
         "given splits are known": put("split", "dev"),
+        "a label belongs to one coarse label": put(
+            "coarse", ["food", "drink"], [7, 10]
+        ),
         "most images have a label": put("label", None, range(20)),
         "most images are one of a kind": put("sha256", "0" * 64, range(20)),
         "most images are bright enough": put("mean", 2.0, range(20)),

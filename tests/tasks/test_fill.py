@@ -61,7 +61,7 @@ def test_texts_take_that_of_the_nearest_training_image(tmp_path: Path):
     [
         ({"domain": "mode"}, "shop"),
         ({"domain": "constant", "domain_value": "lab"}, "lab"),
-        ({"domain": "neighbours", "neighbours": 1}, "shop"),
+        ({"domain": "neighbours", "voters": 1}, "shop"),
     ],
 )
 def test_domains_are_filled(tmp_path: Path, settings: dict, wanted: str):
@@ -116,8 +116,8 @@ def tags_of(found: Dataset) -> list[set[str]]:
     [
         ({"tags": "mode"}, {"p"}, {"p"}),
         ({"tags": "constant", "tags_value": ("q", "new")}, {"q", "new"}, {"q", "new"}),
-        ({"tags": "neighbours", "neighbours": 4}, {"p", "q"}, {"p", "q"}),
-        ({"tags": "neighbours", "neighbours": 1}, {"p"}, {"q"}),
+        ({"tags": "neighbours", "voters": 4}, {"p", "q"}, {"p", "q"}),
+        ({"tags": "neighbours", "voters": 1}, {"p"}, {"q"}),
     ],
 )
 def test_images_without_tags_get_some(tmp_path, settings, even, odd):

@@ -76,7 +76,7 @@ def test_neighbours_fill_the_labels_of_training_images(tmp_path: Path):
     found = imputed(
         embedded(tmp_path, embeddings, label=label, split=np.zeros(N, int)),
         labels="neighbours",
-        neighbours=5,
+        voters=5,
         filled_weight=0.5,
     )
     assert np.array_equal(found.column("target"), heap)
@@ -112,7 +112,7 @@ def test_only_training_images_are_filled(tmp_path: Path, split: int):
     found = imputed(
         embedded(tmp_path, embeddings, label=label, split=given_split),
         labels="neighbours",
-        neighbours=3,
+        voters=3,
     )
     assert found.column("target")[[3, 8]].tolist() == [-1, 0]
     assert found.column("use")[3] == -1
@@ -128,7 +128,7 @@ def test_test_and_validation_images_do_not_vote(tmp_path: Path):
     found = imputed(
         embedded(tmp_path, embeddings, label=label, split=split),
         labels="neighbours",
-        neighbours=1,
+        voters=1,
         min_agreement=0.01,
     )
     columns = {"label": label, "split": split}
@@ -191,7 +191,7 @@ def test_the_same_settings_fill_the_same_snapshot(tmp_path: Path):
     source = embedded(tmp_path, embeddings, label=heap)
     first = imputed(source, labels="neighbours").ref
     assert imputed(source, labels="neighbours").ref == first
-    assert imputed(source, labels="neighbours", neighbours=3).ref != first
+    assert imputed(source, labels="neighbours", voters=3).ref != first
 
 
 @given(
@@ -239,7 +239,7 @@ def test_impossible_settings_are_refused(settings, message):
 
 
 def test_the_stage_runs_only_where_something_is_to_be_filled():
-    assert not ImputeSettings(neighbours=3).asked
+    assert not ImputeSettings(voters=3).asked
     assert ImputeSettings(text="mode").asked
     assert not ImputeSettings(text="mode").by_embeddings
     assert ImputeSettings(tags="neighbours").by_embeddings
