@@ -89,6 +89,17 @@ class Denoised:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Filled:
+    """A training image that came without a label, and the label found for it."""
+
+    image: Pixels
+    path: str
+    label: str
+    how: str
+    sure: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Augmented:
     """One training image (h, w, 3) and views of it (v, h, w, 3) as trained on."""
 

@@ -11,7 +11,15 @@ from numpy.typing import NDArray
 
 from data_contracts.references import ContractReport, Estimate, GateReport
 from tasks.figures import Bin
-from tasks.gallery import Augmented, Cleaned, Denoised, Flip, Mistake, Quarantined
+from tasks.gallery import (
+    Augmented,
+    Cleaned,
+    Denoised,
+    Filled,
+    Flip,
+    Mistake,
+    Quarantined,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +72,7 @@ class ReportContent:
         confusion: (k, k) counts, rows being the given label.
         splits: images per split after splitting.
         missing: what was absent from the source, and what was done about it.
+        filled: images whose label was filled; there are `n_filled` of them.
         reason_counts: images left out by cleaning, by reason.
         quarantine_counts: files that could not be read, by reason.
         commands: title and command line, in the order shown.
@@ -91,6 +100,8 @@ class ReportContent:
     n_images: int = 0
     splits: Mapping[str, int] = field(default_factory=dict)
     missing: Sequence[str] = ()
+    filled: Sequence[Filled] = ()
+    n_filled: int = 0
     augmented: Sequence[Augmented] = ()
     cleaned: Sequence[Cleaned] = ()
     reason_counts: Mapping[str, int] = field(default_factory=dict)

@@ -11,10 +11,11 @@ import numpy as np
 import zarr
 
 from data_contracts.dataset import USES, Array
-from data_contracts.references import ContractReport, DatasetRef
+from data_contracts.references import ContractReport, DatasetRef, Estimate
 from data_contracts.store import Dataset
 from models.registry import attach
 from tasks.evaluate import Evaluated
+from tasks.evaluation import Evaluation
 from tasks.figures import Bin
 from tasks.gallery import Augmented, Cleaned, Denoised, Flip, Mistake, Quarantined
 from tasks.register import Registered, commit, versions_of_code
@@ -22,12 +23,13 @@ from tasks.report import write_report
 from tasks.report_content import ClassRow, Provenance, ReportContent, SliceRow
 from tasks.split import TRAIN
 from tasks.stage import stage_task
+from tasks.summary_missing import count_filled, filled_labels, missing_words
 from tasks.train import Trained
 from tasks.train_settings import TrainSettings
 
 SHOWN = 12
 HEADLINE = (
-    "top1 top5 macro_precision balanced_accuracy macro_f1 brier nll ece"
+    "top1 top5 coarse_top1 macro_precision balanced_accuracy macro_f1 brier nll ece"
 ).split()
 
 
@@ -56,10 +58,8 @@ def report_run(
         run_id=trained.run,
         date=datetime.datetime.now().astimezone().strftime("%d %B %Y, %H:%M"),
         promoted=registered.promoted,
-        metrics={name: getattr(figures, name) for name in HEADLINE},
-        champion_metrics={
-            name: getattr(rival, name) for name in HEADLINE if rival is not None
-        },
+        metrics=_headline(figures),
+        champion_metrics=_headline(rival) if rival is not None else {},
         notes=notes_of(dataset, trained, figures.notes),
         history=trained.history,
         best_epoch=trained.best_epoch,
@@ -86,6 +86,8 @@ def report_run(
         n_images=dataset.n,
         splits=count_uses(dataset),
         missing=missing_words(dataset),
+        filled=filled_labels(dataset),
+        n_filled=count_filled(dataset),
         augmented=_augmented(dataset, settings),
         cleaned=_cleaned(dataset),
         reason_counts=count_dropped(dataset),
@@ -125,9 +127,14 @@ def summarise(
         "images": {"in all": source.n, **count_uses(source)},
         "dropped": count_dropped(source),
         "quarantine": quarantine_counts(source),
-        "metrics": {name: getattr(figures, name) for name in HEADLINE},
+        "metrics": _headline(figures),
         "notes": notes_of(source, trained, figures.notes) + missing_words(source),
     }
+
+
+def _headline(figures: Evaluation) -> dict[str, Estimate]:
+    found = {name: getattr(figures, name) for name in HEADLINE}
+    return {name: figure for name, figure in found.items() if figure is not None}
 
 
 def _publish(content: ReportContent) -> None:
@@ -166,23 +173,6 @@ def count_uses(source: Dataset) -> dict[str, int]:
     use = source.column("use")[source.column("present")]
     counts = {name: int((use == code).sum()) for code, name in enumerate(USES)}
     return counts | {"unused": int((use < 0).sum())}
-
-
-def missing_words(source: Dataset) -> list[str]:
-    """Say what the source left out, and what was done about it."""
-    columns = source.columns("label", "split", "text", "domain")
-    n = source.n
-    absent = {
-        "labels": (columns["label"] < 0, "those images are not trained on"),
-        "splits": (columns["split"] < 0, "they were divided by class and look-alikes"),
-        "texts": (columns["text"] == "", "classification does not need them"),
-        "domains": (columns["domain"] < 0, "they stand in no domain slice"),
-    }
-    return [
-        f"{int(gone.sum()):,} of {n:,} {name} are missing: {done}."
-        for name, (gone, done) in absent.items()
-        if gone.any()
-    ]
 
 
 def _counts(values: Array) -> dict[str, int]:

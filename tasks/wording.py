@@ -13,6 +13,7 @@ from data_contracts.references import Estimate, Verdict
 METRICS = {
     "top1": ("Top-1", "the best guess is right"),
     "top5": ("Top-5", "the right class is among five guesses"),
+    "coarsetop1": ("Coarse top-1", "the coarse class of most probability is right"),
     "macroprecision": ("Macro precision", "precision, every class counting the same"),
     "macrorecall": ("Macro recall", "recall, every class counting the same"),
     "macrof1": ("Macro F1", "precision and recall, every class counting the same"),
