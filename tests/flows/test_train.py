@@ -18,6 +18,7 @@ from flows.train import run as run_train
 from flows.update import NothingNew, UpdateConfig
 from flows.update import run as run_update
 from tasks.gate import GateSettings
+from tasks.inference import Predictor
 from tasks.train_settings import AugmentSettings, TrainSettings
 from tests.flows.conftest import TRAIN, small_config
 from tests.tasks.pictures import write
@@ -147,6 +148,9 @@ def test_an_update_brings_an_era_a_class_and_two_gates(trained, more_pictures):
     np.testing.assert_array_equal(dataset.column("use")[: old.n], old.column("use"))
     manifest = json.loads((Path(result.model.uri) / "manifest.json").read_text())
     assert manifest["classes"][:3] == ["bottle", "lamp", "mug"]
+    hierarchy = Predictor.load(Path(result.model.uri) / "model").meta["hierarchy"]
+    assert len(hierarchy["of"]) == len(manifest["classes"])
+    assert result.metrics["coarse_top1"].value >= result.metrics["top1"].value
 
 
 def test_an_update_with_known_images_does_nothing(trained, pictures):
@@ -179,6 +183,8 @@ def test_predictions_name_class_probability_and_version(
     frame = pd.read_parquet(out) if ending == "parquet" else pd.read_csv(out)
     assert set(frame["class"].dropna()) <= {"mug", "bottle", "lamp"}
     assert frame["probability"].dropna().between(0, 1).all()
+    assert frame["coarse"].notna().sum() == 5
+    assert (frame["coarse_probability"] >= frame["probability"] - 1e-6).sum() == 5
     assert (frame["model_version"] == 1).all()
     assert frame.set_index("path").loc["broken.jpg", "problem"].startswith("truncated")
 
