@@ -22,9 +22,9 @@ from tasks.labels import hierarchy_of, roll_up
 from tasks.metrics import evaluate
 from tasks.progress import Progress
 from tasks.scores import shares
-from tasks.split import TEST, TRAIN
+from tasks.split import TEST
 from tasks.stage import stage_task
-from tasks.train import Trained, class_of_rows
+from tasks.train import Trained, class_of_rows, count_taught
 
 log = logging.getLogger("sightline")
 
@@ -272,10 +272,7 @@ def arenas_of(
 
 def _shots(dataset: Dataset, rows: Array) -> Array:
     """Return whether the class of each row has many, some or few training images."""
-    label, use = dataset.column("label"), dataset.column("use")
-    counts = np.bincount(
-        label[use == TRAIN], minlength=len(dataset.names("label_names"))
-    )
+    counts, label = count_taught(dataset), dataset.column("label")
     low, high = SHOTS
     names = [f"few: under {low}", f"medium: {low} to {high}", f"many: over {high}"]
     found = counts[np.maximum(label[rows], 0)]

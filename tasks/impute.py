@@ -24,6 +24,7 @@ from tasks.inference import Predictor, predict_rows
 from tasks.neighbours import vote
 from tasks.split import TRAIN
 from tasks.stage import Build, run_stage, stage_task
+from tasks.train import labels_to_learn, weights_of
 
 VERSION = 1
 FILLS = {
@@ -87,7 +88,7 @@ def fill_labels(
         model: Folder of the network that self-training asks.
     """
     columns = dataset.columns(*"keep reason remark use split group label path".split())
-    target, weight = targets_of(dataset)
+    target, weight = labels_to_learn(dataset), weights_of(dataset)
     rows = open_rows(columns)
     if settings.labels == FillLabels.neighbours:
         known = np.flatnonzero((columns["use"] == TRAIN) & (target >= 0))
@@ -117,14 +118,6 @@ def fill_labels(
         "imputed": imputed,
         "imputed_sure": imputed_sure,
     }
-
-
-def targets_of(dataset: Dataset) -> tuple[Array, Array]:
-    """Return the label to learn and its weight, as far as earlier stages said."""
-    target = dataset.column("target" if dataset.has("target") else "label")
-    if dataset.has("weight"):
-        return target, dataset.column("weight")
-    return target, np.ones(dataset.n, np.float32)
 
 
 def impute(

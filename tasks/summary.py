@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,10 @@ from tasks.gallery import Augmented, Cleaned, Denoised, Flip, Mistake, Quarantin
 from tasks.register import Registered, commit, versions_of_code
 from tasks.report import write_report
 from tasks.report_content import ClassRow, Provenance, ReportContent, SliceRow
-from tasks.split import TRAIN
+from tasks.split import TEST, TRAIN, VAL
 from tasks.stage import stage_task
 from tasks.summary_missing import count_filled, filled_labels, missing_words
-from tasks.train import Trained
+from tasks.train import Trained, count_taught, labels_to_learn, pick_rows
 from tasks.train_settings import TrainSettings
 
 SHOWN = 12
@@ -258,8 +258,7 @@ def _augmented(source: Dataset, settings: TrainSettings) -> list[Augmented]:
     from models.augment import augment
     from tasks.train import recipe_of
 
-    columns = source.columns("use", "label")
-    train = np.flatnonzero(columns["use"] == TRAIN)
+    train = pick_rows(source, replay=None, seed=settings.seed)
     rows = np.sort(np.random.default_rng(settings.seed).permutation(train)[:6])
     images, views = source.take(rows), 5
     seen = augment(
@@ -269,11 +268,9 @@ def _augmented(source: Dataset, settings: TrainSettings) -> list[Augmented]:
     )
     pixels = np.asarray(np.rint(np.asarray(seen) * 255), np.uint8)
     pixels = pixels.reshape(len(rows), views, *pixels.shape[1:])
-    names = source.names("label_names")
+    names, label = source.names("label_names"), labels_to_learn(source)
     return [
-        Augmented(
-            seen=pixels[i], original=images[i], label=names[columns["label"][row]]
-        )
+        Augmented(seen=pixels[i], original=images[i], label=names[label[row]])
         for i, row in enumerate(rows)
     ]
 
@@ -281,16 +278,17 @@ def _augmented(source: Dataset, settings: TrainSettings) -> list[Augmented]:
 def _classes(source: Dataset, trained: Trained, evaluated: Evaluated) -> list[ClassRow]:
     columns = source.columns("use", "label")
     names = source.names("label_names")
-    counts: Mapping[int, Array] = {
+    given = {
         use: np.bincount(columns["label"][columns["use"] == use], minlength=len(names))
-        for use in range(3)
+        for use in (VAL, TEST)
     }
+    counts = given | {TRAIN: count_taught(source)}
     return [
         ClassRow(
             name=row.name,
-            train=int(counts[0][names.index(row.name)]),
-            val=int(counts[1][names.index(row.name)]),
-            test=int(counts[2][names.index(row.name)]),
+            train=int(counts[TRAIN][names.index(row.name)]),
+            val=int(counts[VAL][names.index(row.name)]),
+            test=int(counts[TEST][names.index(row.name)]),
             precision=row.precision,
             recall=row.recall,
             f1=row.f1,

@@ -95,6 +95,13 @@ def labels_to_learn(dataset: Dataset) -> Array:
     return dataset.column("target" if dataset.has("target") else "label")
 
 
+def count_taught(dataset: Dataset) -> Array:
+    """Return how many training images each label has to learn from, (labels,)."""
+    rows = pick_rows(dataset, replay=None, seed=0)
+    names = dataset.names("label_names")
+    return np.bincount(labels_to_learn(dataset)[rows], minlength=len(names))
+
+
 def weights_of(dataset: Dataset) -> Array:
     """Return how much every row counts in training."""
     if dataset.has("weight"):
