@@ -155,7 +155,8 @@ def _state(name: str, values: Array) -> Figures | Values:
 
 
 def _is_read(dataset: Dataset, name: str) -> bool:
-    return COLUMNS[name].axis == "image" and dataset.has(name)
+    column = COLUMNS[name]
+    return column.axis == "image" and not column.tail and dataset.has(name)
 
 
 def _array(group: zarr.Group, name: str) -> Any:

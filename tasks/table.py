@@ -35,7 +35,7 @@ def table_of(dataset: Dataset, *, start: int = 0) -> pd.DataFrame:
     names = [
         name
         for name, column in COLUMNS.items()
-        if column.axis == "image" and dataset.has(name)
+        if column.axis == "image" and not column.tail and dataset.has(name)
     ]
     columns = {name: decoded(dataset, name, start=start) for name in names}
     present = columns["present"].astype(bool)
