@@ -1,102 +1,117 @@
-"""Random views of a batch of images, made on the device inside the compiled step."""
+"""Random views of a batch of images, made on the device inside the compiled step.
+
+What happens to each image is drawn first, as a few numbers; then all images take the
+same passes: one gather, one change of colour, and those that the settings ask for.
+"""
+
+from __future__ import annotations
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
 
+from models.blocks import Blocks, compress, draw_blocks
+from models.colour import Colour, draw_colour, mean_grey, recolour
+from models.focus import Focus, draw_focus, refocus
+from models.geometry import draw_maps, sample
+from models.grain import Grain, add_grain, draw_grain
+from models.holes import Holes, draw_holes, erase
 from models.occlude import occlude_some
+from models.passes import apart, by_chunk
+from models.policies import draw_ops
 from models.recipe import NONE, Augment
 
+# Settings that move pixels; the others of the list below do not.
+GEOMETRY = "flip flip_up rotate zoom stretch shift shear perspective".split()
 
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Draws:
+    """What happens to n images; None where nothing of the kind does.
+
+    Attributes:
+        maps: Where the views look, see `models.geometry`.
+        colour: See `models.colour`; the same for those that follow.
+        ops: Positions in `policies.OPS` (n k), to name what a policy did.
+    """
+
+    maps: jax.Array | None = None
+    colour: Colour | None = None
+    focus: Focus | None = None
+    grain: Grain | None = None
+    blocks: Blocks | None = None
+    holes: Holes | None = None
+    ops: jax.Array | None = None
+
+
+@functools.partial(jax.jit, static_argnames="settings")
 def augment(images: jax.Array, key: jax.Array, settings: Augment) -> jax.Array:
     """Return a random view of each of `images` (n h w c, uint8) as float32 in 0..1."""
+    draws = draw(key, len(images), settings, side=images.shape[1])
+    views = render(images, draws, size=side_of(settings, images.shape[1]))
+    return _occlude(views, key, settings) if settings.occlude else views
+
+
+def side_of(settings: Augment, side: int) -> int:
+    """Return the side of the views of images of side `side`."""
+    return settings.size or round(side * settings.resolution)
+
+
+@functools.partial(jax.jit, static_argnames=("n", "settings", "side"))
+def draw(key: jax.Array, n: int, settings: Augment, *, side: int) -> Draws:
+    """Draw what happens to `n` images of side `side`."""
     geometry, colour, hole = jax.random.split(key, 3)
-    # Colour first: XLA would recompute the gather inside pointwise work after it.
-    pixels = _recolour(images.astype(jnp.float32) / 255, colour, settings)
-    size = settings.size or round(images.shape[1] * settings.resolution)
-    if dataclasses.replace(settings, size=None) != NONE or size != images.shape[1]:
-        affine = _random_affine(geometry, len(images), settings)
-        pixels = _warp(pixels, affine, size)
-    pixels = _erase(pixels, hole, settings.erase) if settings.erase else pixels
-    return _occlude(pixels, key, settings) if settings.occlude else pixels
-
-
-def _spread(key: jax.Array, n: int, largest: float) -> jax.Array:
-    return jax.random.uniform(key, (n,), minval=-largest, maxval=largest)
-
-
-def _recolour(pixels: jax.Array, key: jax.Array, settings: Augment) -> jax.Array:
-    """Change saturation, contrast and brightness as one a*x + b*gray + c."""
-    n = len(pixels)
-    one, two, three = jax.random.split(key, 3)
-    saturation = 2 ** _spread(one, n, settings.saturation)[:, None, None, None]
-    contrast = 2 ** _spread(two, n, settings.contrast)[:, None, None, None]
-    offset = _spread(three, n, settings.brightness)[:, None, None, None]
-    red, green, blue = (pixels[..., i : i + 1] for i in range(3))
-    gray = 0.299 * red + 0.587 * green + 0.114 * blue  # ITU-R BT.601 luma
-    own = contrast * saturation
-    centre = gray.mean((1, 2), keepdims=True) * (1 - contrast) + offset
-    return jnp.clip(own * pixels + (contrast - own) * gray + centre, 0, 1)
-
-
-def _random_affine(key: jax.Array, n: int, settings: Augment) -> jax.Array:
-    """Draw (n 2 3) maps from view to image coordinates, both -1..1 as (y, x)."""
-    turn, zoom, stretch, flip, move = jax.random.split(key, 5)
-    angle = _spread(turn, n, settings.rotate * jnp.pi / 180)
-    low, high = settings.zoom
-    scale = jax.random.uniform(zoom, (n,), minval=low, maxval=high)
-    aspect = 2 ** (_spread(stretch, n, settings.stretch) / 2)
-    mirror = jnp.where(jax.random.uniform(flip, (n,)) < settings.flip, -1.0, 1.0)
-    tall, wide = scale * aspect, scale / aspect * mirror
-    room = jnp.maximum(1 - scale, 0)[:, None] + 2 * settings.shift
-    centre = jax.random.uniform(move, (n, 2), minval=-1, maxval=1) * room
-    cos, sin = jnp.cos(angle), jnp.sin(angle)
-    rows = jnp.stack([cos * tall, -sin * wide, centre[:, 0]], -1)
-    columns = jnp.stack([sin * tall, cos * wide, centre[:, 1]], -1)
-    return jnp.stack([rows, columns], 1)
-
-
-def _warp(pixels: jax.Array, affine: jax.Array, size: int) -> jax.Array:
-    """Sample `pixels` bilinearly where `affine` sends a size x size grid."""
-    n, h, w, c = pixels.shape
-    ticks = (jnp.arange(size) + 0.5) * 2 / size - 1
-    y, x = (
-        affine[:, i, 0, None, None] * ticks[:, None]
-        + affine[:, i, 1, None, None] * ticks
-        + affine[:, i, 2, None, None]
-        for i in (0, 1)
+    ops, amounts = None, None
+    if settings.policy != "none":
+        ops, amounts = draw_ops(jax.random.fold_in(key, 101), n, settings)
+    moves = any(getattr(settings, name) != getattr(NONE, name) for name in GEOMETRY)
+    moves = moves or amounts is not None or side_of(settings, side) != side
+    return Draws(
+        maps=draw_maps(geometry, n, settings, amounts) if moves else None,
+        colour=draw_colour(colour, n, settings, amounts),
+        focus=draw_focus(jax.random.fold_in(key, 102), n, settings, amounts),
+        grain=draw_grain(jax.random.fold_in(key, 103), n, settings),
+        blocks=draw_blocks(jax.random.fold_in(key, 104), n, settings),
+        holes=draw_holes(hole, n, settings),
+        ops=ops,
     )
-    y, x = _reflect((y + 1) * h / 2 - 0.5, h), _reflect((x + 1) * w / 2 - 0.5, w)
-    top, left = jnp.floor(y), jnp.floor(x)
-    down, right = (y - top)[..., None], (x - left)[..., None]
-    # The four neighbours lie side by side, so that one gather fetches them all.
-    edged = jnp.pad(pixels, ((0, 0), (0, 1), (0, 1), (0, 0)), mode="edge")
-    below = jnp.concatenate([edged[:, :-1], edged[:, 1:]], -1)
-    four = jnp.concatenate([below[:, :, :-1], below[:, :, 1:]], -1)
-    place = (top * w + left).astype(jnp.int32).reshape(n, -1, 1)
-    flat = four.reshape(n, h * w, 4 * c)
-    near = jnp.take_along_axis(flat, place, axis=1).reshape(n, size, size, 4, c)
-    upper = near[..., 0, :] + (near[..., 2, :] - near[..., 0, :]) * right
-    lower = near[..., 1, :] + (near[..., 3, :] - near[..., 1, :]) * right
-    return upper + (lower - upper) * down
 
 
-def _reflect(place: jax.Array, side: int) -> jax.Array:
-    """Fold coordinates outside 0..side-1 back inside."""
-    last = side - 1
-    return jnp.clip(last - jnp.abs(last - jnp.abs(place)), 0, last)
+def draw_each(keys: jax.Array, settings: Augment, *, side: int) -> Draws:
+    """Draw what happens to images with a key (n,) for each: no matter which batch."""
+    one = jax.vmap(lambda key: draw(key, 1, settings, side=side))(keys)
+    return jax.tree.map(lambda leaf: leaf[:, 0], one)
 
 
-def _erase(pixels: jax.Array, key: jax.Array, largest: float) -> jax.Array:
-    """Grey out one square per image (Cutout, arXiv 1708.04552)."""
-    n, size = pixels.shape[:2]
-    where, side = jax.random.split(key)
-    half = jax.random.uniform(side, (n, 1), maxval=largest / 2) * size
-    centre = jax.random.uniform(where, (n, 2)) * size
-    near = jnp.abs(jnp.arange(size) - centre[..., None]) < half[..., None]
-    hole = near[:, 0, :, None, None] & near[:, 1, None, :, None]
-    return jnp.where(hole, 0.5, pixels)
+@functools.partial(jax.jit, static_argnames="size")
+def render(images: jax.Array, draws: Draws, *, size: int) -> jax.Array:
+    """Return the views (n size size 3) of `images` (n h w 3, uint8) that were drawn."""
+
+    def some(batch: tuple[jax.Array, Draws]) -> jax.Array:
+        return jnp.moveaxis(_passes(*batch, size), 0, -1)
+
+    return by_chunk(some, (images, draws), each=max(images.shape[1], size) ** 2)
+
+
+def _passes(images: jax.Array, draws: Draws, size: int) -> jax.Array:
+    """Return the views as planes (3 n size size)."""
+    if draws.maps is None:
+        planes = jnp.moveaxis(images, -1, 0).astype(jnp.float32) / 255
+    else:
+        planes = sample(images, draws.maps, size)
+    if draws.colour is not None:
+        grey = apart(mean_grey, images)
+        planes = apart(recolour, planes, draws.colour, grey)
+    if draws.focus is not None:
+        planes = apart(refocus, planes, draws.focus)
+    if draws.grain is not None:
+        planes = apart(add_grain, planes, draws.grain)
+    if draws.blocks is not None:
+        planes = apart(compress, planes, draws.blocks)
+    return planes if draws.holes is None else erase(planes, draws.holes)
 
 
 def _occlude(pixels: jax.Array, key: jax.Array, settings: Augment) -> jax.Array:

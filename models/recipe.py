@@ -32,7 +32,7 @@ class Augment:
         brightness: Largest change, as a share of the range.
         contrast: Largest log2 change.
         saturation: Largest log2 change.
-        erase: Side of the largest grey square, as a share of the view's side; 0 is off.
+        erase: Side of the largest hole, as a share of the view's side; 0 is off.
         occlude: Chance that a part of an image is covered.
         occlude_most: Largest covered share of an image.
         occluders: What covers it: any of `OCCLUDERS`.
@@ -40,6 +40,27 @@ class Augment:
         cutmix: Chance that an image gets a box of another of the batch.
         resolution: Side of the views, as a share of the image's side.
         size: Side of the views in pixels; None goes by `resolution`.
+        flip_up: Chance of an upside-down mirror.
+        shear: Largest slant along either axis, in degrees.
+        perspective: Largest change of scale from centre to corner, a share.
+        hue: Largest turn of the colour circle, in degrees.
+        grey: Chance that an image loses its colour.
+        blur: Chance that an image is blurred.
+        blur_size: Least and largest standard deviation of a blur, shares of the side.
+        noise_gaussian: Chance of Gaussian noise; an image gets one kind at most.
+        noise_shot: Chance of shot noise.
+        noise_speckle: Chance of speckle.
+        noise_impulse: Chance of salt and pepper.
+        noise_severity: Largest severity of noise, 0 to 5.
+        jpeg: Chance of the blocks of JPEG compression.
+        jpeg_quality: Lowest quality, 1 to 100.
+        erase_chance: Chance that an image gets holes, where `erase` is on.
+        erase_holes: Holes in an image.
+        erase_stretch: Largest log2 change of a hole's aspect ratio.
+        erase_fill: "grey", "mean" or "noise".
+        policy: "none", "rand" (RandAugment) or "trivial" (TrivialAugment).
+        policy_ops: Ops that RandAugment draws for an image.
+        policy_magnitude: Strength of RandAugment's ops, a share of the strongest.
     """
 
     flip: float = 0.5
@@ -60,6 +81,28 @@ class Augment:
     # the whole image at evaluation (arXiv 1906.06423), at 1.5 times the speed.
     resolution: float = 0.75
     size: int | None = None
+    # Off: no measured gain on the groceries yet, and free of cost while off.
+    flip_up: float = 0.0
+    shear: float = 0.0
+    perspective: float = 0.0
+    hue: float = 0.0
+    grey: float = 0.0
+    blur: float = 0.0
+    blur_size: tuple[float, float] = (0.003, 0.02)
+    noise_gaussian: float = 0.0
+    noise_shot: float = 0.0
+    noise_speckle: float = 0.0
+    noise_impulse: float = 0.0
+    noise_severity: float = 5.0
+    jpeg: float = 0.0
+    jpeg_quality: int = 40
+    erase_chance: float = 1.0
+    erase_holes: int = 1
+    erase_stretch: float = 0.0
+    erase_fill: str = "grey"
+    policy: str = "none"
+    policy_ops: int = 2
+    policy_magnitude: float = 0.3
 
 
 NONE = Augment(

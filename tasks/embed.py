@@ -13,12 +13,13 @@ from data_contracts.errors import UsageError
 from data_contracts.references import DatasetRef, ModelRef
 from data_contracts.store import Dataset
 from models.recipe import GENTLE
+from tasks.augment_settings import AugmentSettings
 from tasks.inference import Predictor
 from tasks.progress import Progress
 from tasks.split import TRAIN
 from tasks.stage import Build, run_stage, stage_task
 from tasks.train import run_of, train_model
-from tasks.train_settings import AugmentSettings, TrainSettings
+from tasks.train_settings import TrainSettings
 
 VERSION = 1
 # The quick fit sees this many images, within these bounds of epochs.

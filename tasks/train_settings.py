@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Self
+from typing import Self
 
 from pydantic import Field, model_validator
 
@@ -17,6 +17,7 @@ from models.recipe import (
     VIEWS,
     Recipe,
 )
+from tasks.augment_settings import AugmentSettings
 from tasks.loss_settings import (
     BalanceDetails,
     BalanceKind,
@@ -48,82 +49,6 @@ class Feed(StrEnum):
     auto = "auto"
     memory = "memory"
     stream = "stream"
-
-
-class Occluder(StrEnum):
-    """What may cover a part of an image, see `models/occlude.py`."""
-
-    rectangle = "rectangle"
-    bars = "bars"
-    grid = "grid"
-    object = "object"
-    texture = "texture"
-    blur = "blur"
-
-
-Share = Annotated[float, Field(gt=0, le=2)]
-
-
-class AugmentSettings(Settings):
-    """Random views, made on the device inside the compiled step."""
-
-    flip: float = Field(
-        RECIPE.augment.flip, ge=0, le=1, description="Chance to mirror."
-    )
-    rotate: float = Field(
-        RECIPE.augment.rotate, ge=0, le=180, description="Largest turn, degrees."
-    )
-    zoom: tuple[Share, Share] = Field(
-        RECIPE.augment.zoom, description="Smallest and largest side of a view, shares."
-    )
-    stretch: float = Field(
-        RECIPE.augment.stretch, ge=0, le=2, description="Largest log2 aspect change."
-    )
-    shift: float = Field(
-        RECIPE.augment.shift, ge=0, le=1, description="Largest move beyond the edge."
-    )
-    brightness: float = Field(
-        RECIPE.augment.brightness, ge=0, le=1, description="Largest change, share."
-    )
-    contrast: float = Field(
-        RECIPE.augment.contrast, ge=0, le=3, description="Largest log2 change."
-    )
-    saturation: float = Field(
-        RECIPE.augment.saturation, ge=0, le=3, description="Largest log2 change."
-    )
-    erase: float = Field(
-        RECIPE.augment.erase,
-        ge=0,
-        le=1,
-        description="Largest grey square, share of side.",
-    )
-    occlude: float = Field(
-        RECIPE.augment.occlude, ge=0, le=1, description="Chance to cover a part."
-    )
-    occlude_most: float = Field(
-        RECIPE.augment.occlude_most, gt=0, le=0.9, description="Largest covered share."
-    )
-    occluders: tuple[Occluder, ...] = Field(
-        tuple(Occluder), min_length=1, description="What covers a part."
-    )
-    mixup: float = Field(
-        RECIPE.augment.mixup, ge=0, le=1, description="Chance to blend image pairs."
-    )
-    cutmix: float = Field(
-        RECIPE.augment.cutmix, ge=0, le=1, description="Chance to paste between pairs."
-    )
-    resolution: float = Field(
-        RECIPE.augment.resolution, gt=0, le=2, description="Side of the views, share."
-    )
-    size: int | None = Field(
-        RECIPE.augment.size, ge=8, description="Side of the views; none: by resolution."
-    )
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.zoom[0] > self.zoom[1]:
-            raise ValueError(f"zoom goes from small to large, got {self.zoom}")
-        return self
 
 
 class TrainSettings(Settings):

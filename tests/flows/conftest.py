@@ -8,10 +8,10 @@ import pytest
 from flows.demo import QUICK
 from flows.train import TrainConfig
 from flows.train import run as run_train
+from tasks.augment_settings import AugmentSettings
 from tasks.catalogue import write_catalogue
 from tasks.catalogue_settings import CatalogueSettings
 from tasks.decode import DecodeSettings
-from tasks.train_settings import AugmentSettings
 
 KINDS = ("mug", "bottle", "lamp")
 PICTURES = CatalogueSettings(

@@ -20,7 +20,8 @@ from flows.leaves import leaves
 from flows.train import TrainConfig
 from flows.usage import help_text
 from flows.values import read
-from tasks.train_settings import AugmentSettings, TrainSettings
+from tasks.augment_settings import AugmentSettings
+from tasks.train_settings import TrainSettings
 
 
 class Noise(StrEnum):

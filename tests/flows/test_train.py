@@ -17,9 +17,10 @@ from flows.train import TrainConfig, train
 from flows.train import run as run_train
 from flows.update import NothingNew, UpdateConfig
 from flows.update import run as run_update
+from tasks.augment_settings import AugmentSettings
 from tasks.gate import GateSettings
 from tasks.inference import Predictor
-from tasks.train_settings import AugmentSettings, TrainSettings
+from tasks.train_settings import TrainSettings
 from tests.flows.conftest import TRAIN, small_config
 from tests.tasks.pictures import write
 

@@ -9,7 +9,7 @@ import pytest
 from models.augment import augment
 from models.occlude import FAMILIES, occlude_rows
 from models.recipe import NONE, OCCLUDERS, Augment
-from tasks.train_settings import AugmentSettings, Occluder
+from tasks.augment_settings import AugmentSettings, Occluder
 
 SIDE = 48
 FRACTIONS = np.linspace(0, 0.9, 16).astype(np.float32)

@@ -7,12 +7,13 @@ import pytest
 
 from data_contracts.store import Dataset
 from models.checkpoint import load_model
+from tasks.augment_settings import AugmentSettings
 from tasks.clean import CleanSettings, clean_dataset
 from tasks.rebalance import capped
 from tasks.split import SplitSettings, split_dataset
 from tasks.stage import run_stage
 from tasks.train import train_model
-from tasks.train_settings import AugmentSettings, TrainSettings
+from tasks.train_settings import TrainSettings
 from tests.datasets import NoSettings, make_dataset
 
 N = 60
