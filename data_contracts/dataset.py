@@ -111,6 +111,9 @@ COLUMNS: dict[str, Column] = {
     # denoise
     "noise": _text("Sensor noise found: none, impulse or gaussian."),
     "treated": Column("bool", "Whether the pixels were denoised."),
+    # inpaint
+    "occluded": _figure("Share of the pixels found covered.", high=1),
+    "inpainted": Column("bool", "Whether what covers it was painted over."),
     # split
     "use": Column(
         "int8", "Split in use, position in USES; -1 is unused.", (), -1, 2, fill=NONE

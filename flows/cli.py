@@ -29,6 +29,9 @@ VERBS = {
     "train": Verb("flows.train", "TrainConfig", "run", "Images in, a gated model out"),
     "update": Verb("flows.update", "UpdateConfig", "run", "Teach a model new images"),
     "predict": Verb("flows.predict", "PredictConfig", "run", "Label images by a model"),
+    "occlusion": Verb(
+        "flows.occlusion", "OcclusionConfig", "run", "Learn to find what covers images"
+    ),
     "data show": Verb("flows.datasets", "ShowConfig", "show", "Describe a dataset"),
     "data export": Verb("flows.datasets", "ExportConfig", "export", "Write its table"),
     "contracts suggest": Verb(

@@ -20,6 +20,7 @@ from tasks.gate import GateSettings
 from tasks.impute import impute_dataset
 from tasks.impute_settings import ImputeSettings
 from tasks.ingest import IngestSettings, ingest_dataset
+from tasks.inpaint import InpaintSettings, inpaint_dataset, wanted_detector
 from tasks.listing import SourceSettings
 from tasks.register import (
     champion_datasets,
@@ -53,6 +54,9 @@ class StageSettings(Settings):
     )
     clean: CleanSettings = Field(CleanSettings(), description="What to leave out.")
     denoise: DenoiseSettings = Field(DenoiseSettings(), description="What to filter.")
+    inpaint: InpaintSettings = Field(
+        InpaintSettings(), description="What to paint over."
+    )
     split: SplitSettings = Field(SplitSettings(), description="How to divide.")
     embed: EmbedSettings = Field(EmbedSettings(), description="How to embed.")
     impute: ImputeSettings = Field(
@@ -74,13 +78,15 @@ def prepare(
     parent: DatasetRef | None = None,
     settled: DatasetRef | None = None,
 ) -> tuple[dict[str, DatasetRef], list[ContractReport]]:
-    """Ingest, validate, clean, denoise and split; return each stage's snapshot.
+    """Ingest, validate, clean, denoise, inpaint, split; return each snapshot.
 
     Raises:
         ContractError: A critical rule is broken; nothing is trained.
     """
     contracts: list[ContractReport] = []
     own = own_contracts(settings.contracts)
+    detectors = str(workspace.detectors_root())
+    detector = wanted_detector(settings.inpaint, detectors=detectors)
     with clock.stage("ingest"):
         ingested = ingest_dataset(
             place,
@@ -99,23 +105,24 @@ def prepare(
         cleaned = clean_dataset(ingested, settings.clean)
     with clock.stage("denoise"):
         denoised = denoise_dataset(cleaned, settings.denoise)
+    datasets = {"ingest": ingested, "clean": cleaned, "denoise": denoised}
+    if detector is not None:
+        with clock.stage("inpaint"):
+            datasets["inpaint"] = inpaint_dataset(
+                denoised, settings.inpaint, found=detector
+            )
+    repaired = last(datasets)
     with clock.stage("validate"):
         limit = {"min_kept_share": settings.contracts.min_kept_share}
-        contracts.append(validate_dataset(denoised, "cleaned", parameters=limit))
-        contracts += [validate_dataset(denoised, file) for file in own["denoise"]]
+        contracts.append(validate_dataset(repaired, "cleaned", parameters=limit))
+        contracts += [validate_dataset(repaired, file) for file in own["denoise"]]
     with clock.stage("split"):
-        divided = split_dataset(denoised, settings.split)
+        divided = split_dataset(repaired, settings.split)
     with clock.stage("validate"):
         given = {"given_splits": has_given_splits(divided)}
         contracts.append(validate_dataset(divided, "split", parameters=given))
         contracts += [validate_dataset(divided, file) for file in own["split"]]
-    datasets = {
-        "ingest": ingested,
-        "clean": cleaned,
-        "denoise": denoised,
-        "split": divided,
-    }
-    return datasets, contracts
+    return datasets | {"split": divided}, contracts
 
 
 def curate(

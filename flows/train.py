@@ -22,6 +22,7 @@ from flows.stages import (
     EvaluateSettings,
     GateSettings,
     ImputeSettings,
+    InpaintSettings,
     SourceSettings,
     SplitSettings,
     StageSettings,
@@ -58,6 +59,7 @@ def train(
     contracts: ContractSettings = ContractSettings(),
     clean: CleanSettings = CleanSettings(),
     denoise: DenoiseSettings = DenoiseSettings(),
+    inpaint: InpaintSettings = InpaintSettings(),
     split: SplitSettings = SplitSettings(),
     embed: EmbedSettings = EmbedSettings(),
     impute: ImputeSettings = ImputeSettings(),
@@ -75,6 +77,7 @@ def train(
         contracts: What to put up with.
         clean: What to leave out.
         denoise: What to filter.
+        inpaint: What to paint over.
         split: How to divide.
         embed: How to embed.
         impute: How to fill what is missing.
@@ -91,6 +94,7 @@ def train(
             contracts=contracts,
             clean=clean,
             denoise=denoise,
+            inpaint=inpaint,
             split=split,
             embed=embed,
             impute=impute,

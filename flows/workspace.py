@@ -37,6 +37,11 @@ def models_root() -> Path:
     return home() / "models"
 
 
+def detectors_root() -> Path:
+    """Return the folder of the networks that find occlusion, by name."""
+    return home() / "detectors"
+
+
 def runs_root() -> Path:
     """Return the folder of the runs."""
     return home() / "runs"

@@ -32,6 +32,7 @@ def occlude(
     keys: jax.Array,
     fraction: jax.Array,
     *,
+    which: jax.Array | None = None,
     families: Sequence[str] = OCCLUDERS,
 ) -> tuple[jax.Array, jax.Array]:
     """Cover a part of each image with an occluder of one of `families`.
@@ -41,37 +42,40 @@ def occlude(
         donors: As many images, from which objects are pasted.
         keys: A key an image (n,), as of `image_keys`.
         fraction: Share of each image to cover (n,), 0 to 1.
-        families: Of `OCCLUDERS`; each image gets one of them.
+        which: Position in `families` for each image (n,); None draws it by the key.
+        families: Of `OCCLUDERS`.
 
     Returns:
         The images, and which pixels are covered, bool (n h w): the share asked for,
         less the pixels of one edge at most.
     """
+    if which is None:
+        which = jax.vmap(lambda key: jax.random.randint(key, (), 0, len(families)))(
+            keys
+        )
     one = functools.partial(_occlude_one, families=tuple(families))
-    return jax.vmap(one)(pixels, donors, keys, fraction)
+    return jax.vmap(one)(pixels, donors, keys, fraction, which)
 
 
-@functools.partial(jax.jit, static_argnames="families")
+@jax.jit
 def occlude_rows(
     images: jax.Array,
     donors: jax.Array,
     rows: jax.Array,
     fraction: jax.Array,
-    *,
+    which: jax.Array,
     seed: int,
-    families: Sequence[str] = OCCLUDERS,
 ) -> tuple[jax.Array, jax.Array]:
-    """Cover images (n h w c, uint8), by `seed` and their rows (n,), as uint8 again.
+    """Cover images (n h w c, uint8) by their rows (n,) and `seed`, as uint8 again.
 
-    Args: as for `occlude`.
+    Args: as for `occlude`; `which` is a position in `OCCLUDERS`.
     """
-    keys = image_keys(seed, rows)
     seen, mask = occlude(
         images.astype(jnp.float32) / 255,
         donors.astype(jnp.float32) / 255,
-        keys,
+        image_keys(seed, rows),
         fraction,
-        families=families,
+        which=which,
     )
     covered = jnp.rint(seen * 255).astype(jnp.uint8)
     return jnp.where(mask[..., None], covered, images), mask
@@ -100,13 +104,13 @@ def _occlude_one(
     donor: jax.Array,
     key: jax.Array,
     fraction: jax.Array,
+    which: jax.Array,
     *,
     families: tuple[str, ...],
 ) -> tuple[jax.Array, jax.Array]:
-    pick, where, paint = jax.random.split(key, 3)
+    where, paint = jax.random.split(key)
     y, x = _ticks(image.shape[0])[:, None], _ticks(image.shape[1])
-    drawn = jax.random.randint(pick, (), 0, len(families))
-    mine = [drawn == k for k in range(len(families))]
+    mine = [which == k for k in range(len(families))]
     shapes, fills = zip(*(FAMILIES[name] for name in families), strict=True)
     depth = jnp.select(mine, [shape(where, y, x) for shape in shapes])
     cover = jnp.select(mine, [fill(paint, image, donor) for fill in fills])

@@ -18,6 +18,7 @@ from data_contracts.store import storage_errors
 from tasks.decode import DecodeSettings, Problem, decode_image
 from tasks.denoise import DenoiseSettings, denoise, route
 from tasks.inference import Predictor
+from tasks.inpaint import repaired_as_trained
 from tasks.labels import roll_up
 from tasks.listing import Listing, SourceSettings
 from tasks.pixels import noise
@@ -33,13 +34,18 @@ log = logging.getLogger("sightline")
 BLOCK = 512
 
 
-def seen_as_trained(images: Array, meta: dict[str, Any]) -> Array:
-    """Treat decoded images as the stage `denoise` treated the training images.
+def seen_as_trained(images: Array, meta: dict[str, Any], model: Path = Path()) -> Array:
+    """Treat decoded images as `denoise` and `inpaint` treated the training images.
 
     Args:
         images: uint8 (n, h, w, 3), as decoded.
         meta: What the model keeps of its training.
+        model: Folder of its weights.
     """
+    return repaired_as_trained(_denoised_as_trained(images, meta), meta, model)
+
+
+def _denoised_as_trained(images: Array, meta: dict[str, Any]) -> Array:
     if not meta["denoise"] or not meta["denoise"]["treat"] or not len(images):
         return images
     sigma, impulse = noise(images)
@@ -83,7 +89,7 @@ def decode_block(
 
 
 def predictions(
-    listing: Listing, predictor: Predictor, *, version: int
+    listing: Listing, predictor: Predictor, *, version: int, folder: Path = Path()
 ) -> Iterator[pa.Table]:
     """Yield a table for every block of images, so that memory stays flat."""
     import pyarrow as pa
@@ -94,7 +100,7 @@ def predictions(
         for start in range(0, len(listing), BLOCK):
             items = range(start, min(start + BLOCK, len(listing)))
             images, problems = decode_block(listing, items, decode)
-            probs = predictor(seen_as_trained(images, predictor.meta))
+            probs = predictor(seen_as_trained(images, predictor.meta, folder))
             good = np.array([not problem for problem in problems])
             label = np.where(good, names[probs.argmax(axis=1)], None)
             sure = np.where(good, probs.max(axis=1), np.nan).astype(np.float64)
@@ -160,14 +166,16 @@ def predict_source(
     listing = list_source(place, settings=settings)
     if not len(listing):
         raise SourceError(f"There are no images in {place}.")
-    predictor = Predictor.load(Path(model.uri) / "model")
+    folder = Path(model.uri) / "model"
+    predictor = Predictor.load(folder)
     aside = target.with_name(f".{uuid4().hex}{target.suffix}")
     counts = {"labelled": 0, "unread": 0}
     with storage_errors(out):
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             for table in _written(
-                predictions(listing, predictor, version=model.version), aside
+                predictions(listing, predictor, version=model.version, folder=folder),
+                aside,
             ):
                 unread = table["class"].null_count
                 counts["unread"] += unread

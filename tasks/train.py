@@ -21,6 +21,7 @@ from models.machine import memory
 from models.recipe import Augment, Recipe, batch_for, epochs_for, views_for
 from tasks.calibration import fit_temperature
 from tasks.inference import Predictor, devices, predict_rows
+from tasks.inpaint import keep_beside
 from tasks.labels import hierarchy_of
 from tasks.progress import Progress
 from tasks.rebalance import rebalance_head
@@ -279,6 +280,7 @@ def _train(
         "denoise": _settings_of(dataset, "denoise"),
         "impute": dataset.attributes.get("impute", {}),
         "hierarchy": hierarchy_of(dataset, ids),
+        "inpaint": _settings_of(dataset, "inpaint"),
     }
     params, notes = rebalance_head(
         result.params,
@@ -295,6 +297,7 @@ def _train(
         probs = np.concatenate([p for _, p in predict_rows(predictor, dataset, val)])
         meta["temperature"] = fit_temperature(probs, classes[val].astype(np.int64))
     save_model(folder / "model", params, result.stats, meta=meta)
+    keep_beside(folder / "model", dataset, runs=folder.parent)
     np.savez(folder / "dynamics.npz", rows=rows, aum=result.aum)
     return Trained(
         run=folder.name,
