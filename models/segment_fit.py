@@ -140,7 +140,8 @@ def _epoch(
 ) -> tuple[TrainState, Record]:
     start, losses = time.perf_counter(), []
     for k in range(steps):
-        state, loss = step(state, *next(batches))
+        images, rows, weights, _ = next(batches)
+        state, loss = step(state, images, rows, weights)
         losses.append(loss)
         if k > 1:  # two steps may be under way; more would pile up batches
             jax.block_until_ready(losses[k - 2])  # type: ignore[no-untyped-call]
@@ -207,7 +208,8 @@ def make_step(
         average = jax.tree.map(
             lambda old, new: old * keep + new * (1 - keep), state.ema, (params, stats)
         )
-        return TrainState(params, stats, opt, average, state.step + 1), value
+        after = {"params": params, "stats": stats, "opt": opt, "ema": average}
+        return dataclasses.replace(state, step=state.step + 1, **after), value
 
     if mesh is None:
         return jax.jit(local, donate_argnums=0)
