@@ -22,6 +22,7 @@ from tasks.impute_settings import ImputeSettings
 from tasks.ingest import IngestSettings, ingest_dataset
 from tasks.inpaint import InpaintSettings, inpaint_dataset, wanted_detector
 from tasks.listing import SourceSettings
+from tasks.rebalance import rebalance_model
 from tasks.register import (
     champion_datasets,
     find_result,
@@ -201,6 +202,7 @@ def learn(
     runs = str(workspace.runs_root())
     with clock.stage("train"):
         trained = train_model(source, settings.train, name=name, runs=runs, start=start)
+        trained = rebalance_model(source, trained, settings.train)
     run = judged_run(trained, settings.evaluate, settings.gate)
     before = find_result(trained, run)
     if before is not None:

@@ -2,23 +2,101 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from data_contracts.config import digest
 from data_contracts.dataset import Array
+from data_contracts.references import DatasetRef
 from data_contracts.store import Dataset
 from models.imbalance import log_prior
 from models.thresholds import worthwhile_offsets
 from tasks.inference import Predictor, predict_rows
+from tasks.inpaint import keep_beside
 from tasks.loss_settings import HeadKind
+from tasks.split import VAL
+from tasks.stage import stage_task
+from tasks.train import (
+    Trained,
+    class_of_rows,
+    labels_to_learn,
+    run_once,
+    temperature_of,
+)
 from tasks.train_settings import TrainSettings
 
+VERSION = 1
 # Most embeddings that a head is trained on; they wait in memory.
 MOST_ROWS = 200_000
 
 
-def rebalance_head(
+@stage_task(limit="gpu")
+def rebalance_model(
+    source: DatasetRef, trained: Trained, settings: TrainSettings
+) -> Trained:
+    """Return `trained` with the head that the settings ask for, in a run of its own.
+
+    The network stays as it is, so that several heads cost one training.
+
+    Args:
+        source: The dataset that it was trained on.
+        trained: A finished run of `train_model`.
+        settings: How to train.
+    """
+    if settings.head == HeadKind.trained and not settings.thresholds:
+        return trained
+    details = settings.balance_details
+    name = digest(settings.head, settings.thresholds, details, settings.seed, VERSION)
+    before = Path(trained.folder)
+    return run_once(
+        before.with_name(f"{before.name}-{settings.head}-{name[:6]}"),
+        lambda folder: _rebalance(source, trained, settings, folder),
+    )
+
+
+def _rebalance(
+    source: DatasetRef, trained: Trained, settings: TrainSettings, folder: Path
+) -> Trained:
+    from models.checkpoint import load_model, save_model
+
+    dataset, before = Dataset(source), Path(trained.folder)
+    params, stats, meta = load_model(trained.model)
+    names = dataset.names("label_names")
+    ids = [names.index(name) for name in trained.classes]
+    classes = class_of_rows(dataset, ids, labels_to_learn(dataset))
+    val = np.flatnonzero((dataset.column("use") == VAL) & (classes >= 0))
+    train = np.load(before / "dynamics.npz")["rows"]
+    meta = meta | {"temperature": 1.0}
+    params, notes = with_balanced_head(
+        params,
+        stats,
+        meta,
+        dataset=dataset,
+        classes=classes,
+        train=train,
+        val=val,
+        settings=settings,
+    )
+    temperature = temperature_of(params, stats, meta, dataset, val, classes[val])
+    save_model(
+        folder / "model", params, stats, meta=meta | {"temperature": temperature}
+    )
+    keep_beside(folder / "model", dataset, runs=folder.parent)
+    for file in ("metrics.jsonl", "dynamics.npz"):
+        shutil.copy(before / file, folder / file)
+    return trained.model_copy(
+        update={
+            "run": folder.name,
+            "folder": str(folder),
+            "notes": [*trained.notes, *notes],
+        }
+    )
+
+
+def with_balanced_head(
     params: Any,
     stats: Any,
     meta: dict[str, Any],

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import logging
 import math
-import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from data_contracts.dataset import Array
 from data_contracts.errors import ContractError
 from data_contracts.references import DatasetRef, ModelRef, Reference
 from data_contracts.store import Dataset, storage_errors
+from models.durable import write_over
 from models.machine import memory
 from models.recipe import Augment, Recipe, batch_for, epochs_for, views_for
 from tasks.calibration import fit_temperature
@@ -24,7 +25,6 @@ from tasks.inference import Predictor, devices, predict_rows
 from tasks.inpaint import keep_beside
 from tasks.labels import hierarchy_of
 from tasks.progress import Progress
-from tasks.rebalance import rebalance_head
 from tasks.split import TRAIN, VAL
 from tasks.stage import stage_task
 from tasks.train_settings import Feed, TrainSettings
@@ -167,18 +167,22 @@ def train_model(
         ContractError: There are not two classes with training images.
     """
     run = f"{name}-{_run_digest(source, settings, start)}"
-    folder = Path(runs) / run
+    return run_once(
+        Path(runs) / run, lambda folder: _train(source, settings, folder, start)
+    )
+
+
+def run_once(folder: Path, work: Callable[[Path], Trained]) -> Trained:
+    """Return what `work` made in `folder`, now or in an earlier run."""
     finished = folder / "trained.json"
     if finished.exists():
-        log.info("train     already done (%s)", run)
+        log.info("train     already done (%s)", folder.name)
         before = Trained.model_validate_json(finished.read_text())
         return before.model_copy(update={"folder": str(folder)})
     with storage_errors(str(folder)):
         folder.mkdir(parents=True, exist_ok=True)
-        trained = _train(source, settings, folder, start)
-        aside = finished.with_suffix(".tmp")
-        aside.write_text(trained.model_dump_json(indent=1))
-        os.replace(aside, finished)
+        trained = work(folder)
+        write_over(finished, trained.model_dump_json(indent=1))
     return trained
 
 
@@ -186,8 +190,7 @@ def _run_digest(
     source: DatasetRef, settings: TrainSettings, start: ModelRef | None
 ) -> str:
     begin = run_of(start) if start else None
-    same = settings.model_copy(update={"feed": Feed.auto})  # changes no bit
-    return digest(source.digest, same, VERSION, begin)[:12]
+    return digest(source.digest, settings.of_the_network(), VERSION, begin)[:12]
 
 
 def run_of(model: ModelRef) -> str:
@@ -282,21 +285,10 @@ def _train(
         "hierarchy": hierarchy_of(dataset, ids),
         "inpaint": _settings_of(dataset, "inpaint"),
     }
-    params, notes = rebalance_head(
-        result.params,
-        result.stats,
-        meta,
-        dataset=dataset,
-        classes=classes,
-        train=rows,
-        val=val,
-        settings=settings,
+    meta["temperature"] = temperature_of(
+        result.params, result.stats, meta, dataset, val, classes[val]
     )
-    if len(val):
-        predictor = Predictor(params, result.stats, meta)
-        probs = np.concatenate([p for _, p in predict_rows(predictor, dataset, val)])
-        meta["temperature"] = fit_temperature(probs, classes[val].astype(np.int64))
-    save_model(folder / "model", params, result.stats, meta=meta)
+    save_model(folder / "model", result.params, result.stats, meta=meta)
     keep_beside(folder / "model", dataset, runs=folder.parent)
     np.savez(folder / "dynamics.npz", rows=rows, aum=result.aum)
     return Trained(
@@ -308,8 +300,24 @@ def _train(
         stopped_early=result.stopped_early,
         images_per_second=result.images_per_second,
         device=f"{jax.device_count()} x {jax.devices()[0].device_kind}",
-        notes=[*result.notes, *notes],
+        notes=list(result.notes),
     )
+
+
+def temperature_of(
+    params: Any,
+    stats: Any,
+    meta: dict[str, Any],
+    dataset: Dataset,
+    rows: Array,
+    classes: Array,
+) -> float:
+    """Return the temperature that suits `classes` of the validation `rows` best."""
+    if not len(rows):
+        return 1.0
+    predictor = Predictor(params, stats, meta | {"temperature": 1.0})
+    probs = np.concatenate([p for _, p in predict_rows(predictor, dataset, rows)])
+    return fit_temperature(probs, classes.astype(np.int64))
 
 
 def recipe_of(settings: TrainSettings, *, n: int) -> Recipe:

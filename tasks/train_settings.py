@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Self
+from typing import Any, Self
 
 from pydantic import Field, model_validator
 
@@ -157,6 +157,17 @@ class TrainSettings(Settings):
                 " that thresholds could move. Set thresholds=no, or another balance"
             )
         return self
+
+    def of_the_network(self) -> Self:
+        """Return these settings without those that change no bit of the network."""
+        neutral: dict[str, Any] = {
+            "feed": Feed.auto,
+            "head": HeadKind.trained,
+            "thresholds": False,
+        }
+        if self.balance == BalanceKind.none:
+            neutral["balance_details"] = BalanceDetails()
+        return self.model_copy(update=neutral)
 
     @property
     def smoothing(self) -> float:

@@ -9,7 +9,7 @@ from data_contracts.store import Dataset
 from models.checkpoint import load_model
 from tasks.augment_settings import AugmentSettings
 from tasks.clean import CleanSettings, clean_dataset
-from tasks.rebalance import capped
+from tasks.rebalance import capped, rebalance_model
 from tasks.split import SplitSettings, split_dataset
 from tasks.stage import run_stage
 from tasks.train import train_model
@@ -41,16 +41,23 @@ def divided(tmp_path: Path, **columns):
 
 def trained(source, tmp_path: Path, **settings):
     plain = AugmentSettings(mixup=0, cutmix=0)
-    return train_model(
-        source,
-        TrainSettings(epochs=1, batch_size=16, augment=plain, **settings),
-        name="toy",
-        runs=str(tmp_path / "runs"),
-    )
+    settings = TrainSettings(epochs=1, batch_size=16, augment=plain, **settings)
+    found = train_model(source, settings, name="toy", runs=str(tmp_path / "runs"))
+    return rebalance_model(source, found, settings)
 
 
 def head(found):
     return load_model(found.model)[0]["head"]
+
+
+def test_heads_share_one_training_and_keep_its_history(tmp_path: Path):
+    source = divided(tmp_path)
+    plain, moved = (trained(source, tmp_path, head=h) for h in ("trained", "post_hoc"))
+    assert moved.run.startswith(f"{plain.run}-post_hoc-")
+    assert moved.history == plain.history
+    assert trained(source, tmp_path, head="post_hoc") == moved
+    runs = sorted(path.name for path in (tmp_path / "runs").iterdir())
+    assert runs == sorted([plain.run, moved.run])
 
 
 def test_a_post_hoc_head_is_the_trained_one_less_the_log_prior(tmp_path: Path):
