@@ -17,6 +17,7 @@ from data_contracts.errors import ContractError
 from data_contracts.references import DatasetRef, Estimate, Reference
 from data_contracts.store import Dataset, storage_errors
 from models.recipe import OCCLUDERS
+from tasks.augment_settings import Occluder
 from tasks.detector import (
     KIND,
     Detector,
@@ -30,7 +31,6 @@ from tasks.progress import Progress
 from tasks.split import TEST, TRAIN, VAL
 from tasks.stage import stage_task
 from tasks.train import channel_statistics
-from tasks.train_settings import Occluder
 
 log = logging.getLogger("sightline")
 

@@ -11,12 +11,12 @@ from data_contracts.dataset import Array
 from data_contracts.references import DatasetRef
 from data_contracts.store import Dataset
 from models.durable import write_over
+from tasks.augment_settings import Occluder
 from tasks.detector import Detector, load_detector
 from tasks.figures import curves
 from tasks.gallery import data_uri
 from tasks.occlusion import Occlusion, OcclusionSettings, covered_rows, judged_rows
 from tasks.stage import stage_task
-from tasks.train_settings import Occluder
 from tasks.wording import count, duration, interval, number, printable
 
 SHOWN = 5
