@@ -102,6 +102,11 @@ COLUMNS: dict[str, Column] = {
     "settled": Column(
         "int8", "Use in the champion's training; -1 is none.", (), -1, 2, fill=NONE
     ),
+    # ingest: noise of the original, before its resize
+    "sensor_sigma": _figure("Estimated standard deviation of Gaussian noise."),
+    "sensor_impulse": _figure("Share of lone bright or dark points.", high=1),
+    "blockiness": _figure("Steps across JPEG block edges over those beside."),
+    "left_sigma": _figure("Gaussian noise left in the stored pixels."),
     # clean
     "keep": Column("bool", "Whether later stages use the image.", fill=True),
     "reason": _text("What cleaning found; empty if nothing."),
@@ -109,7 +114,7 @@ COLUMNS: dict[str, Column] = {
     "group": Column("int64", "Near-duplicate group: its first row.", low=0),
     "canonical": Column("int64", "The row that stands for this one.", low=0),
     # denoise
-    "noise": _text("Sensor noise found: none, impulse or gaussian."),
+    "noise": _text("Damage found: none, impulse, gaussian, blur or jpeg."),
     "treated": Column("bool", "Whether the pixels were denoised."),
     # inpaint
     "occluded": _figure("Share of the pixels found covered.", high=1),

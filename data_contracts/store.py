@@ -67,6 +67,11 @@ class Dataset:
         return cast("zarr.Array[Any]", self.group["images"])
 
     @property
+    def mended(self) -> zarr.Array[Any]:
+        """The pixels of images with salt and pepper, without it; zero elsewhere."""
+        return cast("zarr.Array[Any]", self.group["mended"])
+
+    @property
     def embeddings(self) -> zarr.Array[Any]:
         """What an encoder makes of each image, float32 (n, d), not yet read.
 
@@ -163,14 +168,19 @@ class Writer:
 
     def allocate(self, n: int, *, size: int) -> None:
         """Make room for `n` images, keeping those that are there."""
-        shape = (n, size, size, 3)
-        if "images" in self.group:
-            cast("zarr.Array[Any]", self.group["images"]).resize(shape)
-            return
-        chunks = (chunk_rows(size), size, size, 3)
-        self.group.create_array(
-            "images", shape=shape, chunks=chunks, dtype="uint8", compressors=None
-        )
+        shape, chunks = (n, size, size, 3), (chunk_rows(size), size, size, 3)
+        for name, packing in (("images", None), ("mended", "auto")):
+            if name in self.group:
+                cast("zarr.Array[Any]", self.group[name]).resize(shape)
+                continue
+            compressors: Any = packing
+            self.group.create_array(
+                name,
+                shape=shape,
+                chunks=chunks,
+                dtype="uint8",
+                compressors=compressors,
+            )
 
     def write_images(self, start: int, images: Array) -> None:
         """Write `images` to the rows from `start`."""

@@ -12,7 +12,10 @@ MAX_PARTS = 500_000
 
 
 class Header(NamedTuple):
-    """Facts of one image file; width and height are as stored, before orientation."""
+    """Facts of one image file; width and height are as stored, before orientation.
+
+    `step` is the mean of a JPEG file's luminance quantisation table.
+    """
 
     kind: str
     width: int
@@ -28,6 +31,7 @@ class Header(NamedTuple):
     complete: bool = True
     upright: bool = False
     premultiplied: bool = False
+    step: float = 1.0
 
     @property
     def animated(self) -> bool:
@@ -78,6 +82,8 @@ def jpeg(data: bytes) -> Header:
             found |= {"width": width, "height": height, "channels": channels}
             found |= {"depth": depth, "cmyk": channels == 4}
             progressive = marker in PROGRESSIVE
+        elif marker == 0xDB and data[body] == 0:  # table 0 in bytes: luminance
+            found["step"] = sum(data[body + 1 : body + 65]) / 64
         elif marker == 0xE1 and data[body : body + 6] == b"Exif\0\0":
             found["orientation"] = _orientation(data[body + 6 : at + 2 + length])
         elif marker == 0xE2 and data[body : body + 11] == b"ICC_PROFILE":

@@ -29,7 +29,7 @@ from tasks.annotate import (
     plan_rows,
     tag_columns,
 )
-from tasks.decode import DecodeSettings, Problem, decode_image
+from tasks.decode import SENSED, Decoded, DecodeSettings, Problem, decode_image
 from tasks.listing import Listing, SourceSettings
 from tasks.parallel import Span, map_spans, spans
 from tasks.pixels import noise, perceptual_hash, statistics
@@ -44,15 +44,17 @@ from tasks.stage import (
 
 log = logging.getLogger("sightline")
 
-VERSION = 3
+VERSION = 4
 # The machine's moments, not the file's faults: the stage is tried again.
 PASSING = (errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 # Columns that come with the listing; the others are measured on the file's bytes.
 ANNOTATION = ("label", "coarse", "domain", "split", "text", "stamp")
 MEASURED = (
-    "ok problem detail kind notes width height orientation bytes sha256 phash"
-    " mean std sharpness saturation sigma impulse"
-).split()
+    *("ok", "problem", "detail", "kind", "notes", "bytes", "sha256", "phash"),
+    *("width", "height", "orientation"),
+    *("mean", "std", "sharpness", "saturation", "sigma", "impulse"),
+    *SENSED,
+)
 
 
 class IngestSettings(Settings):
@@ -83,12 +85,22 @@ def ingest_files(
     """
     n, size = span[1] - span[0], decode.image_size
     images = np.zeros((n, size, size, 3), np.uint8)
-    rows = [
-        _read_item(listing, int(item), decode, images[row])
-        for row, item in enumerate(items[span[0] - first : span[1] - first])
-    ]
+    mended: dict[int, Array] = {}
+    rows = []
+    for place, item in enumerate(items[span[0] - first : span[1] - first]):
+        values, found = _read_item(listing, int(item), decode)
+        rows.append(values)
+        if found:
+            images[place] = found.image
+            if found.mended is not None:
+                mended[place] = found.mended
     pixels: Any = group["images"]
     pixels[span[0] : span[1]] = images
+    if mended:
+        without = np.zeros_like(images)
+        without[list(mended)] = np.stack(list(mended.values()))
+        pixels = group["mended"]
+        pixels[span[0] : span[1]] = without
     columns: dict[str, Array] = {
         name: np.array([row[name] for row in rows], column_dtype(name))
         for name in rows[0]
@@ -101,15 +113,15 @@ def ingest_files(
         "impulse": impulse,
     }
     bad = ~columns["ok"]
-    for values in figures.values():
-        values[bad] = 0
+    for figure in figures.values():
+        figure[bad] = 0
     return columns | figures
 
 
 def _read_item(
-    listing: Listing, item: int, decode: DecodeSettings, out: Array
-) -> dict[str, Any]:
-    """Decode one item into `out`; return its row."""
+    listing: Listing, item: int, decode: DecodeSettings
+) -> tuple[dict[str, Any], Decoded | None]:
+    """Decode one item; return its row, and its pixels if there are any."""
     row: dict[str, Any] = {
         "ok": False,
         "problem": listing.problem[item],
@@ -117,21 +129,22 @@ def _read_item(
         **dict.fromkeys(("kind", "notes", "sha256"), ""),
         **dict.fromkeys(("width", "height", "bytes"), 0),
         "orientation": 1,
+        **dict.fromkeys(SENSED, 0.0),
     }
     if row["problem"]:
-        return row
+        return row, None
     try:
         content = listing.read(item)
     except OSError as error:
         if error.errno in PASSING:
             raise
-        return row | {"problem": "unreadable", "detail": error.strerror or str(error)}
+        why = error.strerror or str(error)
+        return row | {"problem": "unreadable", "detail": why}, None
     row |= {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     found = decode_image(content, decode)
     if isinstance(found, Problem):
-        return row | {"problem": found.code, "detail": found.detail}
-    out[:] = found.image
-    return row | {
+        return row | {"problem": found.code, "detail": found.detail}, None
+    row |= {
         "ok": True,
         "width": found.width,
         "height": found.height,
@@ -139,6 +152,7 @@ def _read_item(
         "kind": found.kind,
         "notes": ",".join(found.notes),
     }
+    return row | found.sensed, found
 
 
 def ingest(

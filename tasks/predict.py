@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import uuid4
 
 import numpy as np
@@ -15,13 +15,13 @@ from data_contracts.dataset import Array
 from data_contracts.errors import SourceError, UsageError
 from data_contracts.references import ModelRef
 from data_contracts.store import storage_errors
-from tasks.decode import DecodeSettings, Problem, decode_image
+from tasks.decode import SENSED, DecodeSettings, Problem, decode_image
 from tasks.denoise import DenoiseSettings, denoise, route
 from tasks.inference import Predictor
 from tasks.inpaint import repaired_as_trained
 from tasks.labels import roll_up
 from tasks.listing import Listing, SourceSettings
-from tasks.pixels import noise
+from tasks.pixels import statistics
 from tasks.progress import Progress
 from tasks.sources import list_source
 from tasks.stage import stage_task
@@ -32,31 +32,52 @@ if TYPE_CHECKING:
 log = logging.getLogger("sightline")
 
 BLOCK = 512
+NEEDED = (*SENSED, "width", "height")
 
 
-def seen_as_trained(images: Array, meta: dict[str, Any], model: Path = Path()) -> Array:
+class Seen(NamedTuple):
+    """Decoded images (n, h, w, 3), and what was found of their noise.
+
+    Attributes:
+        images: As decoded; blank where there is none.
+        mended: Those with salt and pepper without it, by place.
+        figures: Figures of the originals' noise by name, as ingest writes them.
+    """
+
+    images: Array
+    mended: dict[int, Array]
+    figures: dict[str, Array]
+
+
+def seen_as_trained(seen: Seen, meta: dict[str, Any], model: Path = Path()) -> Array:
     """Treat decoded images as `denoise` and `inpaint` treated the training images.
 
     Args:
-        images: uint8 (n, h, w, 3), as decoded.
+        seen: Images, as decoded.
         meta: What the model keeps of its training.
         model: Folder of its weights.
     """
-    return repaired_as_trained(_denoised_as_trained(images, meta), meta, model)
+    return repaired_as_trained(_denoised_as_trained(seen, meta), meta, model)
 
 
-def _denoised_as_trained(images: Array, meta: dict[str, Any]) -> Array:
+def _denoised_as_trained(seen: Seen, meta: dict[str, Any]) -> Array:
+    images = seen.images
     if not meta["denoise"] or not meta["denoise"]["treat"] or not len(images):
         return images
-    sigma, impulse = noise(images)
     settings = DenoiseSettings.model_validate(meta["denoise"])
-    kinds = route(sigma, impulse, size=images.shape[1], settings=settings)
-    return denoise(images, kinds)
+    noise = route(
+        seen.figures | statistics(images), size=images.shape[1], settings=settings
+    )
+    mended = images.copy()
+    for place, image in seen.mended.items():
+        mended[place] = image
+    left = seen.figures["left_sigma"]
+    return denoise(images, mended, noise, left, settings=settings)
 
 
 def decode_block(
     listing: Listing, items: range, settings: DecodeSettings
-) -> tuple[Array, list[str]]:
+) -> tuple[Seen, list[str]]:
     """Return the images of `items`, blank where there are none, and what went wrong.
 
     Images are decoded in parallel over Dask threads.
@@ -66,6 +87,8 @@ def decode_block(
 
     size = settings.image_size
     images = np.zeros((len(items), size, size, 3), np.uint8)
+    figures = {name: np.zeros(len(items), np.float32) for name in NEEDED}
+    mended: dict[int, Array] = {}
 
     def one(place: int, item: int) -> str:
         if listing.problem[item]:
@@ -77,6 +100,11 @@ def decode_block(
         if isinstance(found, Problem):
             return f"{found.code}: {found.detail}"
         images[place] = found.image
+        facts = found.sensed | {"width": found.width, "height": found.height}
+        for name, value in facts.items():
+            figures[name][place] = value
+        if found.mended is not None:
+            mended[place] = found.mended
         return ""
 
     def several(part: Array) -> list[str]:
@@ -85,7 +113,9 @@ def decode_block(
     parts = np.array_split(np.arange(len(items)), min(len(items), 8))
     run: Any = compute
     found = run(*(delayed(several)(part) for part in parts), scheduler="threads")
-    return images, [problem for part in found for problem in part]
+    return Seen(images, mended, figures), [
+        problem for part in found for problem in part
+    ]
 
 
 def predictions(
@@ -99,8 +129,8 @@ def predictions(
     with Progress("predict", total=len(listing), unit="images") as progress:
         for start in range(0, len(listing), BLOCK):
             items = range(start, min(start + BLOCK, len(listing)))
-            images, problems = decode_block(listing, items, decode)
-            probs = predictor(seen_as_trained(images, predictor.meta, folder))
+            seen, problems = decode_block(listing, items, decode)
+            probs = predictor(seen_as_trained(seen, predictor.meta, folder))
             good = np.array([not problem for problem in problems])
             label = np.where(good, names[probs.argmax(axis=1)], None)
             sure = np.where(good, probs.max(axis=1), np.nan).astype(np.float64)

@@ -232,12 +232,20 @@ def _cleaned(source: Dataset) -> list[Cleaned]:
 
 
 def _denoised(source: Dataset, before: Dataset) -> list[Denoised]:
-    columns = source.columns("treated", "noise", "path", "sigma", "impulse")
-    rows = np.flatnonzero(columns["treated"])[:SHOWN]
+    columns = source.columns(
+        "treated", "noise", "path", "sensor_sigma", "left_sigma", "sensor_impulse"
+    )
+    rows = np.flatnonzero(columns["treated"])
+    kind = columns["noise"][rows]
+    half = SHOWN // 2
+    rows = np.concatenate([rows[kind == k][:half] for k in ("impulse", "gaussian")])
     was, now = before.take(rows), source.take(rows)
     words = {
-        "gaussian": lambda row: f"estimated deviation {columns['sigma'][row]:.0f}",
-        "impulse": lambda row: f"{columns['impulse'][row]:.1%} of the pixels",
+        "gaussian": lambda row: (
+            f"deviation {columns['sensor_sigma'][row]:.0f}, of which the resize left"
+            f" {columns['left_sigma'][row]:.0f}"
+        ),
+        "impulse": lambda row: f"{columns['sensor_impulse'][row]:.1%} lone points",
     }
     return [
         Denoised(

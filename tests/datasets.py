@@ -47,7 +47,7 @@ def make_dataset(
         "height": np.full(n, 64),
         "mean": np.full(n, 128.0),
         "std": np.full(n, 50.0),
-        "sharpness": np.full(n, 500.0),
+        "sharpness": np.full(n, 5000.0),
     }
     columns |= {name: np.asarray(values) for name, values in given.items()}
 

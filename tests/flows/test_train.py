@@ -198,13 +198,11 @@ def test_predicting_sees_the_pixels_that_training_saw(trained, tmp_path, picture
 
     dataset = Dataset(trained.dataset)
     listing = list_source(str(pictures), settings=SourceSettings())
-    images, _ = decode_block(
-        listing, range(len(listing)), DecodeSettings(image_size=32)
-    )
+    seen, _ = decode_block(listing, range(len(listing)), DecodeSettings(image_size=32))
     meta = {"denoise": dataset.attributes["lineage"][2]["settings"]}
     kept = dataset.column("keep")
     np.testing.assert_array_equal(
-        seen_as_trained(images, meta)[kept], dataset.images[:][kept]
+        seen_as_trained(seen, meta)[kept], dataset.images[:][kept]
     )
 
 

@@ -80,13 +80,13 @@ def test_serving_sees_the_pixels_of_training_bit_for_bit(tmp_path: Path, fit: Fi
     meta = meta_of(dataset)
     listing = list_source(str(tmp_path / "in"), settings=SourceSettings())
     decode = DecodeSettings.model_validate(meta["ingest"]["decode"])
-    images, problems = decode_block(listing, range(len(listing)), decode)
-    served = seen_as_trained(images, meta)
+    seen, problems = decode_block(listing, range(len(listing)), decode)
+    served = seen_as_trained(seen, meta)
     assert listing.path == list(dataset.column("path"))
     assert set(problems) == {""}
     assert np.array_equal(served, dataset.images[:])
     assert {"impulse", "gaussian"} <= set(dataset.column("noise"))
-    assert not np.array_equal(images, served)
+    assert not np.array_equal(seen.images, served)
 
 
 def test_one_picture_alone_is_served_as_in_a_crowd(tmp_path: Path):
@@ -96,9 +96,9 @@ def test_one_picture_alone_is_served_as_in_a_crowd(tmp_path: Path):
     listing = list_source(str(tmp_path / "in"), settings=SourceSettings())
     decode = DecodeSettings.model_validate(meta["ingest"]["decode"])
     for item in range(len(listing)):
-        image, _ = decode_block(listing, range(item, item + 1), decode)
+        seen, _ = decode_block(listing, range(item, item + 1), decode)
         assert np.array_equal(
-            seen_as_trained(image, meta), dataset.images[item : item + 1]
+            seen_as_trained(seen, meta), dataset.images[item : item + 1]
         )
 
 
