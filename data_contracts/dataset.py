@@ -130,6 +130,12 @@ COLUMNS: dict[str, Column] = {
     "domain_imputed": Column("bool", "Whether `domain` was filled."),
     "tags_imputed": Column("bool", "Whether the tags were filled."),
     "numbers_imputed": Column("bool", "Which of `numbers` were filled.", (None,)),
+    # audit of the labels
+    "suspicion": _figure("How much speaks against the given label.", high=1),
+    "suggested": _code("Likeliest other label, position in `label_names`; -1: none."),
+    "verdict": _text("What the audit decided about the label; empty: not judged."),
+    "reviewer": _text("Who looked at the label; empty: nobody."),
+    "reviewed": _text("When."),
     # what judging labels leaves to learn from; the given label stays
     "target": _code("Label to learn, position in `label_names`; -1 is missing."),
     "weight": _figure("How much the image counts in training; 1 is the rule."),

@@ -46,6 +46,9 @@ VERBS = {
     "contracts history": Verb(
         "flows.contracts", "HistoryConfig", "history", "List past verdicts"
     ),
+    "data review": Verb(
+        "flows.datasets", "ReviewConfig", "review", "Write suspect labels to a CSV"
+    ),
     "models list": Verb(
         "flows.versions", "ListConfig", "list_versions", "List a model's versions"
     ),

@@ -6,7 +6,8 @@ from pydantic import Field
 
 from data_contracts.config import Settings
 from flows.reply import Reply, columns
-from tasks.browse import describe_dataset, export_table
+from tasks.browse import describe_dataset, export_table, find_snapshot
+from tasks.label_review import write_suspects
 
 
 class ShowConfig(Settings):
@@ -25,6 +26,16 @@ class ExportConfig(ShowConfig):
     out: str = Field("table.parquet", description="Ends in .parquet or .csv.")
 
 
+class ReviewConfig(Settings):
+    """Settings of `sightline data review`."""
+
+    uri: str = Field(description="Folder of the dataset.")
+    stage: str = Field(
+        "audit", description="Stage or tag, such as audit-0f3a...; audit is the newest."
+    )
+    out: str = Field("suspects.csv", description="Ends in .csv.")
+
+
 def show(config: ShowConfig) -> Reply:
     """Describe a snapshot of a dataset: counts, columns, stages."""
     found = describe_dataset(config.uri, config.stage)
@@ -40,4 +51,15 @@ def export(config: ExportConfig) -> Reply:
     """Write the per-image table of a snapshot to Parquet or CSV."""
     n = export_table(config.uri, config.stage, out=config.out)
     words = f"Wrote {n:,} rows to {config.out}"
+    return Reply(words=words, values={"rows": n, "out": config.out})
+
+
+def review(config: ReviewConfig) -> Reply:
+    """Write the images whose labels the audit doubts to a CSV for a person."""
+    n = write_suspects(find_snapshot(config.uri, config.stage), out=config.out)
+    words = (
+        f"Wrote {n:,} images to {config.out}. Give the column label the right class, or"
+        " - for none of them; leave it empty where you cannot say. Then:"
+        f" sightline train ... review={config.out}"
+    )
     return Reply(words=words, values={"rows": n, "out": config.out})

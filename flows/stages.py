@@ -21,6 +21,8 @@ from tasks.impute import impute_dataset
 from tasks.impute_settings import ImputeSettings
 from tasks.ingest import IngestSettings, ingest_dataset
 from tasks.inpaint import InpaintSettings, inpaint_dataset, wanted_detector
+from tasks.label_audit import AuditSettings, asks_for_audit, audit_dataset
+from tasks.label_policy import WrongLabels
 from tasks.listing import SourceSettings
 from tasks.rebalance import rebalance_model
 from tasks.register import (
@@ -63,6 +65,7 @@ class StageSettings(Settings):
     impute: ImputeSettings = Field(
         ImputeSettings(), description="How to fill what is missing."
     )
+    audit: AuditSettings = Field(AuditSettings(), description="How to judge labels.")
     train: TrainSettings = Field(TrainSettings(), description="How to train.")
     evaluate: EvaluateSettings = Field(
         EvaluateSettings(), description="How to measure."
@@ -149,8 +152,8 @@ def curate(
             done["embed"] = embed_dataset(
                 done["split"], settings.embed, name=name, runs=runs, champion=champion
             )
+    known = champion_datasets(str(workspace.models_root()), name) if champion else {}
     if settings.impute.asked:
-        known = champion_datasets(str(workspace.models_root()), name)
         with clock.stage("impute"):
             done["impute"] = impute_dataset(
                 last(done),
@@ -160,14 +163,20 @@ def curate(
                 name=name,
                 runs=runs,
                 champion=champion,
-                start=known.get("impute") if champion else None,
+                start=known.get("impute"),
+            )
+    if asks_for_audit(settings.audit) or "audit" in known:
+        with clock.stage("audit"):
+            done["audit"] = audit_dataset(
+                last(done), settings.audit, runs=runs, before=known.get("audit")
             )
     return done
 
 
 def needs_embeddings(settings: StageSettings) -> bool:
     """Whether a stage is asked for that works on embeddings."""
-    return settings.impute.by_embeddings
+    audits = settings.audit.wrong_labels != WrongLabels.off
+    return settings.impute.by_embeddings or audits
 
 
 def last(datasets: dict[str, DatasetRef]) -> DatasetRef:

@@ -14,6 +14,7 @@ from flows import workspace
 from flows.arguments import words
 from flows.result import Clock, RunResult
 from flows.stages import (
+    AuditSettings,
     CleanSettings,
     ContractSettings,
     DecodeSettings,
@@ -31,6 +32,7 @@ from flows.stages import (
     learn,
     prepare,
 )
+from tasks.label_review import read_reviews
 from tasks.register import champion_datasets
 
 
@@ -63,6 +65,7 @@ def train(
     split: SplitSettings = SplitSettings(),
     embed: EmbedSettings = EmbedSettings(),
     impute: ImputeSettings = ImputeSettings(),
+    audit: AuditSettings = AuditSettings(),
     train: TrainSettings = TrainSettings(),
     evaluate: EvaluateSettings = EvaluateSettings(),
     gate: GateSettings = GateSettings(),
@@ -81,6 +84,7 @@ def train(
         split: How to divide.
         embed: How to embed.
         impute: How to fill what is missing.
+        audit: How to judge labels.
         train: How to train.
         evaluate: How to measure.
         gate: What a version must reach.
@@ -98,6 +102,7 @@ def train(
             split=split,
             embed=embed,
             impute=impute,
+            audit=audit,
             train=train,
             evaluate=evaluate,
             gate=gate,
@@ -108,6 +113,7 @@ def train(
 def run_stages(config: TrainConfig) -> RunResult:
     """Run every stage in order; inside a flow run each is a Prefect task."""
     workspace.prepare()
+    read_reviews(config.audit.review)
     clock, uri = Clock(), workspace.dataset_uri(config.name)
     datasets, contracts = prepare(
         config.data, config, uri=uri, clock=clock, settled=_settled(config.name, uri)

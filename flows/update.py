@@ -23,6 +23,7 @@ from flows.stages import (
     prepare,
 )
 from flows.train import commands
+from tasks.label_review import read_reviews
 from tasks.register import champion_config, champion_datasets, find_champion
 
 # Settings of training that an update takes over unless it gives its own.
@@ -59,6 +60,9 @@ class UpdateConfig(Settings):
         UpdateTrainSettings(), description="How to train."
     )
     gate: GateSettings = Field(GateSettings(), description="What a version must reach.")
+    review: str | None = Field(
+        None, description="CSV of `sightline data review`, edited by a person."
+    )
 
 
 class NothingNew(Reference):
@@ -88,6 +92,7 @@ def update(
     source: SourceSettings = SourceSettings(),
     train: UpdateTrainSettings = UpdateTrainSettings(),
     gate: GateSettings = GateSettings(),
+    review: str | None = None,
 ) -> RunResult | NothingNew:
     """Add new images as the next era, train from the champion, gate on old and new.
 
@@ -97,9 +102,12 @@ def update(
         source: What to list.
         train: How to train.
         gate: What a version must reach.
+        review: CSV of `sightline data review`, edited by a person.
     """
     return run_stages(
-        UpdateConfig(name=name, data=data, source=source, train=train, gate=gate)
+        UpdateConfig(
+            name=name, data=data, source=source, train=train, gate=gate, review=review
+        )
     )
 
 
@@ -110,6 +118,7 @@ def run_stages(config: UpdateConfig) -> RunResult | NothingNew:
         UsageError: The model has no champion to start from.
     """
     workspace.prepare()
+    read_reviews(config.review)
     models, clock = str(workspace.models_root()), Clock()
     champion = find_champion(models, workspace.checked(config.name))
     if champion is None:
@@ -150,8 +159,16 @@ def _settings(config: UpdateConfig, champion: ModelRef) -> StageSettings:
     kept = champion_config(champion)
     same = {key: kept[key] for key in StageSettings.model_fields if key in kept}
     train = _like_champion(config.train, kept["train"])
-    return StageSettings.model_validate(same).model_copy(
-        update={"source": config.source, "train": train, "gate": config.gate}
+    settings = StageSettings.model_validate(same)
+    # The champion's own reviews go on to hold by its snapshot.
+    audit = settings.audit.model_copy(update={"review": config.review})
+    return settings.model_copy(
+        update={
+            "source": config.source,
+            "audit": audit,
+            "train": train,
+            "gate": config.gate,
+        }
     )
 
 

@@ -1,27 +1,33 @@
-"""Give every image an embedding: by the champion, or by a quick fit without one."""
+"""Give every image an embedding: by the champion, by patches, or by a quick fit."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from data_contracts.config import Settings
+from data_contracts.dataset import Array
 from data_contracts.errors import UsageError
 from data_contracts.references import DatasetRef, ModelRef
 from data_contracts.store import Dataset
 from models.recipe import GENTLE
 from tasks.augment_settings import AugmentSettings
-from tasks.inference import Predictor
+from tasks.inference import Predictor, fitted
 from tasks.progress import Progress
 from tasks.split import TRAIN
 from tasks.stage import Build, run_stage, stage_task
 from tasks.train import run_of, train_model
 from tasks.train_settings import TrainSettings
 
-VERSION = 1
+VERSION = 2
+# Training images that the dictionary of patches and its axes are learnt from.
+SAMPLE = 4_096
 # The quick fit sees this many images, within these bounds of epochs.
 VIEWS = 40_000
 LEAST_EPOCHS, MOST_EPOCHS = 6, 24
@@ -32,6 +38,7 @@ class Encoder(StrEnum):
 
     auto = "auto"
     champion = "champion"
+    patches = "patches"
     fit = "fit"
 
 
@@ -40,8 +47,8 @@ class EmbedSettings(Settings):
 
     encoder: Encoder = Field(
         Encoder.auto,
-        description="champion, fit (a short training), or auto: champion in an"
-        " update, else fit.",
+        description="champion, patches (a dictionary without labels), fit (a short"
+        " training), or auto: champion in an update, else patches.",
     )
     encoder_epochs: int | None = Field(
         None,
@@ -50,7 +57,7 @@ class EmbedSettings(Settings):
         description=f"Of the quick fit; none: those that show {VIEWS:,} images,"
         f" {LEAST_EPOCHS} to {MOST_EPOCHS}.",
     )
-    encoder_seed: int = Field(0, ge=0, description="Seed of the quick fit.")
+    encoder_seed: int = Field(0, ge=0, description="Seed of patches or fit.")
 
 
 def quick_settings(settings: EmbedSettings, *, n: int) -> TrainSettings:
@@ -64,10 +71,40 @@ def quick_settings(settings: EmbedSettings, *, n: int) -> TrainSettings:
     )
 
 
-def embed_images(build: Build, model: Path) -> None:
+class Embedder(Protocol):
+    """What turns images (n, h, w, 3), uint8, into embeddings (n, width)."""
+
+    @property
+    def width(self) -> int:
+        """Length of an embedding."""
+
+    def embed(self, images: Array) -> NDArray[np.float32]:
+        """Return the embeddings of `images`."""
+
+
+class OnPatches:
+    """An encoder that was learnt from the patches of training images."""
+
+    def __init__(self, dataset: Dataset, *, seed: int) -> None:
+        from models.patches import SIDE, learn_patches
+
+        self._side = SIDE
+        train = np.flatnonzero(dataset.column("use") == TRAIN)
+        rows = np.random.default_rng((seed, 37)).permutation(train)[:SAMPLE]
+        images = fitted(dataset.take(np.sort(rows)), size=SIDE)
+        self._encoder = learn_patches(images, seed=seed)
+        self.width = self._encoder.width
+
+    def embed(self, images: Array) -> NDArray[np.float32]:
+        """Return the embeddings (n, width) of images (n, h, w, 3), uint8."""
+        return self._encoder.embed(fitted(images, size=self._side))
+
+
+def embed_images(build: Build, encoder: Callable[[], Embedder], *, run: str) -> None:
     """Write the embeddings of all readable images, chunk by chunk."""
     assert build.parent is not None
-    predictor, dataset = Predictor.load(model), build.parent
+    build.writer.annotate(encoder=run)
+    predictor, dataset = encoder(), build.parent
     out = build.writer.allocate_embeddings(dataset.n, width=predictor.width)
     readable = dataset.column("ok")
     step = out.chunks[0]
@@ -105,10 +142,10 @@ def embed_dataset(
     Raises:
         UsageError: The champion is asked for, and there is none.
     """
-    model, run = encoder_of(source, settings, name=name, runs=runs, champion=champion)
+    encoder, run = encoder_of(source, settings, name=name, runs=runs, champion=champion)
     return run_stage(
         "embed",
-        lambda build: embed_images(build, model),
+        lambda build: embed_images(build, encoder, run=run),
         uri=source.uri,
         parent=source,
         version=VERSION,
@@ -124,15 +161,34 @@ def encoder_of(
     name: str,
     runs: str,
     champion: ModelRef | None,
+) -> tuple[Callable[[], Embedder], str]:
+    """Return what makes the encoder, and the run that trained it, '' for none.
+
+    Args: as for `embed_dataset`.
+    """
+    by_default = settings.encoder == Encoder.auto and champion is None
+    if settings.encoder == Encoder.patches or by_default:
+        return lambda: OnPatches(Dataset(source), seed=settings.encoder_seed), ""
+    weights, run = network_of(source, settings, name=name, runs=runs, champion=champion)
+    return lambda: Predictor.load(weights), run
+
+
+def network_of(
+    source: DatasetRef,
+    settings: EmbedSettings,
+    *,
+    name: str,
+    runs: str,
+    champion: ModelRef | None,
 ) -> tuple[Path, str]:
-    """Return the folder of the encoder's weights, and the run that made them.
+    """Return the folder of the weights of the champion, or of a quick fit, and its run.
 
     Args: as for `embed_dataset`.
     """
     if settings.encoder == Encoder.champion and champion is None:
         raise UsageError(
             f"Model {name!r} has no champion to take embeddings from. Set"
-            " embed.encoder to auto or fit."
+            " embed.encoder to auto, patches or fit."
         )
     if champion is not None and settings.encoder != Encoder.fit:
         return Path(champion.uri) / "model", run_of(champion)

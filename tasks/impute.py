@@ -11,7 +11,7 @@ from data_contracts.dataset import Array
 from data_contracts.references import DatasetRef, ModelRef
 from data_contracts.store import Dataset
 from tasks.clean import UNLABELLED
-from tasks.embed import EmbedSettings, encoder_of
+from tasks.embed import EmbedSettings, network_of
 from tasks.fill import (
     fill_domain,
     fill_numbers,
@@ -181,7 +181,7 @@ def impute_dataset(
     """
     model, run = None, ""
     if settings.labels == FillLabels.keep:
-        model, run = encoder_of(split, encoder, name=name, runs=runs, champion=champion)
+        model, run = network_of(split, encoder, name=name, runs=runs, champion=champion)
     before = Dataset(start).attributes.get("impute", {}) if start else {}
     return run_stage(
         "impute",

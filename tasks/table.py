@@ -18,6 +18,7 @@ NAMED = {
     "label": "label_names",
     "coarse": "coarse_names",
     "domain": "domain_names",
+    "suggested": "label_names",
     "target": "label_names",
 }
 FIXED = {"split": [*SPLITS], "use": [*USES, "unused"]}

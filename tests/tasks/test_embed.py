@@ -26,7 +26,7 @@ def embedded(tmp_path: Path, settings: EmbedSettings, **given):
 def test_images_get_embeddings_and_unreadable_files_zeros(tmp_path: Path):
     ok = np.arange(40) != 7
     found = Dataset(
-        embedded(tmp_path, EmbedSettings(encoder_epochs=1), ok=ok)
+        embedded(tmp_path, EmbedSettings(encoder=Encoder.fit, encoder_epochs=1), ok=ok)
     ).embeddings[:]
     assert found.shape == (40, 256)
     assert found.dtype == np.float32
@@ -34,9 +34,15 @@ def test_images_get_embeddings_and_unreadable_files_zeros(tmp_path: Path):
 
 
 def test_embedding_twice_comes_to_the_same_snapshot(tmp_path: Path):
-    first = embedded(tmp_path, EmbedSettings(encoder_epochs=1))
-    assert embedded(tmp_path, EmbedSettings(encoder_epochs=1)) == first
-    assert embedded(tmp_path, EmbedSettings(encoder_epochs=2)) != first
+    first = embedded(tmp_path, EmbedSettings(encoder=Encoder.fit, encoder_epochs=1))
+    assert (
+        embedded(tmp_path, EmbedSettings(encoder=Encoder.fit, encoder_epochs=1))
+        == first
+    )
+    assert (
+        embedded(tmp_path, EmbedSettings(encoder=Encoder.fit, encoder_epochs=2))
+        != first
+    )
 
 
 def test_a_champion_that_is_not_there_is_an_error(tmp_path: Path):
