@@ -89,9 +89,12 @@ def history_rows(
     rows = []
     for check in checks:
         outcomes = [one for one in check.rules if rule in (None, one.rule)]
-        bad = [one.rule for one in outcomes if one.verdict in ("warn", "fail", "error")]
         row = check.model_dump(include={"when", "contract", "version", "snapshot"})
-        row |= {"stage": check.stage, "rows": check.n_rows, "broken": ", ".join(bad)}
+        row |= {
+            "stage": check.stage,
+            "rows": check.n_rows,
+            "broken": ", ".join(check.broken),
+        }
         row["verdict"] = str(check.verdict)
         if rule is not None:
             if not outcomes:

@@ -52,6 +52,12 @@ class Check(Reference):
     n_rows: int
     rules: list[Outcome]
 
+    @property
+    def broken(self) -> list[str]:
+        """Names of the rules that did not pass."""
+        bad = (Verdict.WARN, Verdict.FAIL, Verdict.ERROR)
+        return [outcome.rule for outcome in self.rules if outcome.verdict in bad]
+
 
 def record(source: DatasetRef, report: ContractReport, *, key: str) -> ContractReport:
     """Append a verdict to the dataset's history; return it with notes on what is odd.

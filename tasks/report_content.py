@@ -9,7 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data_contracts.references import ContractReport, Estimate, GateReport
+from data_contracts.references import (
+    ContractReport,
+    Estimate,
+    GateReport,
+    Verdict,
+)
 from tasks.figures import Bin
 from tasks.gallery import (
     Augmented,
@@ -61,6 +66,17 @@ class Provenance:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PastCheck:
+    """What one contract came to at one time."""
+
+    when: str
+    verdict: Verdict
+    version: str
+    rows: int
+    broken: Sequence[str] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReportContent:
     """Everything a report shows; what is left out is left out of the page.
 
@@ -75,6 +91,7 @@ class ReportContent:
         filled: images whose label was filled; there are `n_filled` of them.
         reason_counts: images left out by cleaning, by reason.
         quarantine_counts: files that could not be read, by reason.
+        checks: past and present verdicts by contract, the newest first.
         commands: title and command line, in the order shown.
     """
 
@@ -110,6 +127,7 @@ class ReportContent:
     quarantine: Sequence[Quarantined] = ()
     quarantine_counts: Mapping[str, int] = field(default_factory=dict)
     contracts: Sequence[ContractReport] = ()
+    checks: Mapping[str, Sequence[PastCheck]] = field(default_factory=dict)
     provenance: Provenance = field(default_factory=Provenance)
     stage_seconds: Mapping[str, float] = field(default_factory=dict)
     commands: Mapping[str, str] = field(default_factory=dict)

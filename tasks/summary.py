@@ -23,6 +23,7 @@ from tasks.report import write_report
 from tasks.report_content import ClassRow, Provenance, ReportContent, SliceRow
 from tasks.split import TEST, TRAIN, VAL
 from tasks.stage import stage_task
+from tasks.summary_contracts import past_checks
 from tasks.summary_missing import count_filled, filled_labels, missing_words
 from tasks.train import Trained, count_taught, labels_to_learn, pick_rows
 from tasks.train_settings import TrainSettings
@@ -96,6 +97,7 @@ def report_run(
         quarantine=_quarantined(dataset),
         quarantine_counts=quarantine_counts(dataset),
         contracts=contracts,
+        checks=past_checks(dataset.ref.uri),
         provenance=Provenance(
             source=", ".join(entry["root"] for entry in dataset.attributes["sources"]),
             dataset_uri=dataset.ref.uri,

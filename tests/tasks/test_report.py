@@ -34,7 +34,13 @@ from tasks.gallery import (
     data_uri,
 )
 from tasks.report import gate_table, render_report, summary_markdown, write_report
-from tasks.report_content import ClassRow, Provenance, ReportContent, SliceRow
+from tasks.report_content import (
+    ClassRow,
+    PastCheck,
+    Provenance,
+    ReportContent,
+    SliceRow,
+)
 from tasks.wording import duration, estimate, interval, metric_name, number, unit
 
 HOSTILE = [
@@ -94,6 +100,9 @@ def full(names: list[str], *, text: str = "plain", side: int = 8) -> ReportConte
         severity="critical",
         why=text,
         observed=text,
+        value=0.3,
+        limit=0.2,
+        note=text,
         offenders=[text],
         n_offenders=1,
     )
@@ -155,6 +164,14 @@ def full(names: list[str], *, text: str = "plain", side: int = 8) -> ReportConte
                 rules=[rule],
             )
         ],
+        checks={
+            text: [
+                PastCheck(
+                    when=text, verdict=verdict, version=text, rows=9, broken=[text]
+                )
+                for verdict in (Verdict.PASS, Verdict.FAIL)
+            ]
+        },
         provenance=Provenance(
             source=text,
             dataset_uri=text,
