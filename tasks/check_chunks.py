@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,6 @@ import zarr
 
 from data_contracts.arrays import ArrayFinding, check_arrays, merge
 from data_contracts.changes import changes_between
-from data_contracts.config import digest
 from data_contracts.contracts import Contract
 from data_contracts.dataset import COLUMNS, Array
 from data_contracts.references import Reference
@@ -100,9 +100,13 @@ def _kind(contract: Contract) -> str:
 
 def _mark(span: Span, columns: dict[str, Array], names: Array, held: Array) -> str:
     """Return a digest of what stands beside the pixels of a chunk."""
-    rows = slice(*span)
-    beside = {
-        name: [str(values.dtype), values[rows].tolist()]
-        for name, values in columns.items()
-    }
-    return digest(beside, list(names[rows]), held[rows].tolist())
+    rows, seen = slice(*span), hashlib.sha256()
+    for name, values in sorted((columns | {"path": names, "present": held}).items()):
+        part = values[rows]
+        seen.update(f"{name} {part.dtype} {part.shape} ".encode())
+        if part.dtype == object:
+            text = "\0".join(map(str, part.tolist()))
+            seen.update(text.encode("utf-8", "surrogateescape"))
+        else:
+            seen.update(np.ascontiguousarray(part).tobytes())
+    return seen.hexdigest()[:32]

@@ -8,6 +8,7 @@ import numpy as np
 from data_contracts.config import Settings
 from data_contracts.dataset import COLUMNS
 from data_contracts.references import DatasetRef
+from data_contracts.store import Dataset
 from tasks.decode import DecodeSettings
 from tasks.ingest import IngestSettings
 from tasks.stage import Build, run_stage
@@ -17,6 +18,12 @@ INGESTED = list(COLUMNS)[: list(COLUMNS).index("keep")]
 
 class NoSettings(Settings):
     """A stage without settings."""
+
+
+class Given(Settings):
+    """What tells one made stage from another."""
+
+    mark: str = ""
 
 
 def make_dataset(
@@ -70,4 +77,44 @@ def make_dataset(
         parent=None,
         version=1,
         settings=NoSettings(),
+    )
+
+
+def make_era(source: DatasetRef, more: int, **given: Any) -> DatasetRef:
+    """Append `more` images as the next era, every column written whole as by ingest."""
+    before, n = Dataset(source), source.n + more
+    columns: dict[str, Any] = {}
+    for name in INGESTED:
+        if COLUMNS[name].axis == "image":
+            old = before.column(name)
+            fresh = np.resize(old, more)
+            columns[name] = np.concatenate([old, given.get(name, fresh)])
+    columns["era"][source.n :] = before.column("era").max() + 1
+
+    def build(build: Build) -> None:
+        build.writer.allocate(n, size=before.image_size)
+        build.writer.write_images(
+            source.n, np.resize(before.images[:], (more, *before.images.shape[1:]))
+        )
+        build.writer.write(**columns)
+
+    return run_stage(
+        "ingest",
+        build,
+        uri=source.uri,
+        parent=source,
+        version=1,
+        settings=Given(mark=str(n)),
+    )
+
+
+def rewrite(source: DatasetRef, stage: str, **columns: Any) -> DatasetRef:
+    """Write some columns of `source` as a stage would."""
+    return run_stage(
+        stage,
+        lambda build: build.writer.write(**columns),
+        uri=source.uri,
+        parent=source,
+        version=1,
+        settings=Given(mark=",".join(columns)),
     )

@@ -4,13 +4,11 @@ import numpy as np
 import pytest
 
 from data_contracts.contracts import load_contract
-from data_contracts.dataset import COLUMNS
 from data_contracts.store import Dataset
 from tasks import check_chunks as checking
 from tasks.check_chunks import check_chunks
 from tasks.stage import run_stage
-from tests.datasets import INGESTED, NoSettings, make_dataset
-from tests.tasks.test_profile import Grown
+from tests.datasets import NoSettings, make_dataset, make_era, rewrite
 
 N = 512  # two chunks of pixels
 
@@ -34,33 +32,6 @@ def reads(monkeypatch):
     return seen
 
 
-def grown(source, more):
-    before, n = Dataset(source), source.n + more
-
-    def build(build):
-        build.writer.allocate(n, size=before.image_size)
-        build.writer.write_images(source.n, np.full((more, 8, 8, 3), 7, np.uint8))
-        columns = {}
-        for name in INGESTED:
-            if COLUMNS[name].axis == "image":
-                old = before.column(name)
-                columns[name] = np.concatenate([old, old[:more]])
-        build.writer.write(**columns)
-
-    return run_stage(
-        "ingest", build, uri=source.uri, parent=source, version=1, settings=Grown()
-    )
-
-
-def altered(source, stage, **columns):
-    def build(build):
-        build.writer.write(**columns)
-
-    return run_stage(
-        stage, build, uri=source.uri, parent=source, version=1, settings=NoSettings()
-    )
-
-
 def found(contract, source):
     return {f.rule: f for f in check_chunks(contract, Dataset(source))}
 
@@ -70,7 +41,7 @@ def test_growth_reads_the_new_chunk_alone(tmp_path, contract, reads):
     check_chunks(contract, Dataset(first))
     assert len(reads) == 2
     reads.clear()
-    later = found(contract, grown(first, 10))
+    later = found(contract, make_era(first, 10))
     assert reads == ["000.png"], "the paths of the new rows repeat the first"
     assert later["pixels are RGB bytes"].n_rows == N + 10
 
@@ -81,7 +52,7 @@ def test_a_column_that_changed_has_its_chunk_checked_again(tmp_path, contract, r
     reads.clear()
     label = Dataset(source).column("label")
     label[300] = -1
-    check_chunks(contract, Dataset(altered(source, "clean", label=label)))
+    check_chunks(contract, Dataset(rewrite(source, "clean", label=label)))
     assert reads == ["256.png"]
 
 
@@ -111,8 +82,8 @@ def test_another_contract_checks_for_itself(tmp_path, contract, reads):
 
 def test_a_branch_of_the_same_parent_shares_what_is_known(tmp_path, contract, reads):
     source = make_dataset(tmp_path, N, size=8)
-    one = altered(source, "clean", mean=np.full(N, 3.0))
+    one = rewrite(source, "clean", mean=np.full(N, 3.0))
     check_chunks(contract, Dataset(one))
     reads.clear()
-    check_chunks(contract, Dataset(altered(source, "split", mean=np.full(N, 4.0))))
+    check_chunks(contract, Dataset(rewrite(source, "split", mean=np.full(N, 4.0))))
     assert reads == []

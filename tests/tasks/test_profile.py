@@ -4,20 +4,11 @@ import numpy as np
 import pytest
 
 from data_contracts import store
-from data_contracts.dataset import COLUMNS
 from data_contracts.store import Dataset
 from tasks import profile as profiling
 from tasks.kept import folder_of
 from tasks.profile import profile_dataset
-from tasks.stage import run_stage
-from tests.datasets import INGESTED, NoSettings, make_dataset
-
-
-class Grown(NoSettings):
-    """An era of more rows, or other values for a column."""
-
-    n: int = 0
-    column: str = ""
+from tests.datasets import make_dataset, make_era, rewrite
 
 
 @pytest.fixture(autouse=True)
@@ -45,43 +36,8 @@ def dataset(tmp_path, n=16):
 
 
 def next_era(source, more):
-    """Append `more` rows as ingest does: every column is written whole."""
-    before, n = Dataset(source), source.n + more
-    rng = np.random.default_rng(1)
-
-    def build(build):
-        build.writer.allocate(n, size=before.image_size)
-        columns = {}
-        for name in INGESTED:
-            old = before.column(name)
-            if COLUMNS[name].axis == "image":
-                fresh = np.full(more, COLUMNS[name].fill, old.dtype)
-                columns[name] = np.concatenate([old, fresh])
-        columns["era"][source.n :] = 1
-        columns["ok"][source.n :] = True
-        columns["label"][source.n :] = 0
-        columns["mean"][source.n :] = rng.uniform(1, 255, more)
-        build.writer.write(**columns)
-
-    return run_stage(
-        "ingest",
-        build,
-        uri=source.uri,
-        parent=source,
-        version=1,
-        settings=Grown(n=more),
-    )
-
-
-def rewritten(source, column, values):
-    return run_stage(
-        "clean",
-        lambda build: build.writer.write(**{column: values}),
-        uri=source.uri,
-        parent=source,
-        version=1,
-        settings=Grown(column=column),
-    )
+    mean = np.random.default_rng(1).uniform(1, 255, more).astype(np.float32)
+    return make_era(source, more, mean=mean)
 
 
 def test_a_profile_holds_what_the_columns_hold(tmp_path):
@@ -123,7 +79,7 @@ def test_only_a_column_that_was_written_is_read_again(tmp_path, reads):
     reads.clear()
     mean = Dataset(source).column("mean")
     mean[9] = 250
-    after = profile_dataset(rewritten(source, "mean", mean))
+    after = profile_dataset(rewrite(source, "clean", mean=mean))
     assert reads == [(1, 1)]
     assert after.columns()["mean"].total == pytest.approx(mean.sum())
 
@@ -134,7 +90,7 @@ def test_a_row_that_is_gone_no_longer_counts(tmp_path, reads):
     reads.clear()
     present = np.ones(16, bool)
     present[3] = False
-    after = profile_dataset(rewritten(source, "present", present))
+    after = profile_dataset(rewrite(source, "clean", present=present))
     assert after.columns()["mean"].count == 15
     assert [chunk for chunk, _ in reads] == [0]
 
@@ -160,6 +116,6 @@ def test_old_profiles_are_deleted(tmp_path, monkeypatch):
     source = dataset(tmp_path)
     profile_dataset(source)
     for value in range(3):
-        source = rewritten(source, "mean", np.full(16, 9.0 + value))
+        source = rewrite(source, "clean", mean=np.full(16, 9.0 + value))
         profile_dataset(source)
     assert len([*folder_of(source.uri).glob("profile-*")]) == 2
