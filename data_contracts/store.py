@@ -151,15 +151,16 @@ class Writer:
     def _replace(self, name: str, values: Array) -> None:
         column = COLUMNS[name]
         dtype: Any = str if column.dtype == "str" else column.dtype
+        chunks = (COLUMN_CHUNK, *values.shape[1:])
         if name in self.group:
             array = cast("zarr.Array[Any]", self.group[name])
-            if array.chunks[0] == COLUMN_CHUNK and array.shape[0] <= len(values):
+            if _grows_into(array, values, chunks=chunks):
                 _rewrite(array, values)
                 return
         array = self.group.create_array(
             name,
             shape=values.shape,
-            chunks=(COLUMN_CHUNK, *values.shape[1:]),
+            chunks=chunks,
             dtype=dtype,
             overwrite=True,
         )
@@ -202,6 +203,15 @@ class Writer:
         self.group.attrs.update(attributes)
 
 
+def _grows_into(
+    array: zarr.Array[Any], values: Array, *, chunks: tuple[int, ...]
+) -> bool:
+    """Whether `values` may stand in `array` as it was laid out, rows added."""
+    same_kind = values.dtype == object or array.dtype == values.dtype
+    same_width = array.shape[1:] == values.shape[1:] and array.chunks == chunks
+    return same_kind and same_width and array.shape[0] <= len(values)
+
+
 def _rewrite(array: zarr.Array[Any], values: Array) -> None:
     """Write the chunks of a column that differ from what stands there.
 
@@ -212,11 +222,13 @@ def _rewrite(array: zarr.Array[Any], values: Array) -> None:
     array.resize(values.shape)
     for start in range(0, len(values), step):
         part = values[start : start + step]
-        if start + len(part) <= before and np.array_equal(
-            np.asarray(array[start : start + step]), part
-        ):
-            continue
-        array[start : start + len(part)] = part
+        if start + len(part) > before or not _equal(array[start : start + step], part):
+            array[start : start + len(part)] = part
+
+
+def _equal(there: Any, part: Array) -> bool:
+    """Whether two pieces of a column are the same; a missing number equals another."""
+    return np.array_equal(np.asarray(there), part, equal_nan=part.dtype.kind == "f")
 
 
 def check_schema(group: zarr.Group, *, uri: str) -> None:

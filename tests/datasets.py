@@ -85,9 +85,9 @@ def make_era(source: DatasetRef, more: int, **given: Any) -> DatasetRef:
     before, n = Dataset(source), source.n + more
     columns: dict[str, Any] = {}
     for name in INGESTED:
-        if COLUMNS[name].axis == "image":
+        if COLUMNS[name].axis == "image" and before.has(name):
             old = before.column(name)
-            fresh = np.resize(old, more)
+            fresh = np.resize(old, (more, *old.shape[1:]))
             columns[name] = np.concatenate([old, given.get(name, fresh)])
     columns["era"][source.n :] = before.column("era").max() + 1
 

@@ -46,6 +46,16 @@ def test_a_column_written_anew_with_the_same_values_is_no_change(tmp_path):
     assert Dataset(first).column("mean")[5] == 128, "the parent stays as it was"
 
 
+def test_a_column_that_widens_is_laid_out_anew(tmp_path):
+    first = make_dataset(tmp_path, 8, numbers=np.full((8, 1), np.nan, np.float32))
+    same = rewrite(first, "same", numbers=np.full((8, 1), np.nan, np.float32))
+    assert not changes(first, same).touched("numbers", 0)
+    wide = np.arange(16, dtype=np.float32).reshape(8, 2)
+    other = rewrite(first, "wide", numbers=wide)
+    assert changes(first, other).touched("numbers", 1)
+    np.testing.assert_array_equal(Dataset(other).column("numbers"), wide)
+
+
 def test_a_new_column_is_touched_throughout(tmp_path):
     first = make_dataset(tmp_path, 8)
     other = rewrite(first, "clean", keep=np.ones(8, bool))
