@@ -100,6 +100,16 @@ class Filled:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Inpainted:
+    """An image before and after what covers a share of it was painted over."""
+
+    before: Pixels
+    after: Pixels
+    path: str
+    share: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Augmented:
     """One training image (h, w, 3) and views of it (v, h, w, 3) as trained on."""
 

@@ -22,6 +22,7 @@ from tasks.gallery import (
     Denoised,
     Filled,
     Flip,
+    Inpainted,
     Mistake,
     Quarantined,
 )
@@ -89,6 +90,7 @@ class ReportContent:
         splits: images per split after splitting.
         missing: what was absent from the source, and what was done about it.
         filled: images whose label was filled; there are `n_filled` of them.
+        inpainted: images in which a cover was found; there are `n_inpainted` of them.
         reason_counts: images left out by cleaning, by reason.
         quarantine_counts: files that could not be read, by reason.
         checks: past and present verdicts by contract, the newest first.
@@ -124,6 +126,8 @@ class ReportContent:
     reason_counts: Mapping[str, int] = field(default_factory=dict)
     denoised: Sequence[Denoised] = ()
     noise_counts: Mapping[str, int] = field(default_factory=dict)
+    inpainted: Sequence[Inpainted] = ()
+    n_inpainted: int = 0
     quarantine: Sequence[Quarantined] = ()
     quarantine_counts: Mapping[str, int] = field(default_factory=dict)
     contracts: Sequence[ContractReport] = ()

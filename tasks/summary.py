@@ -24,6 +24,7 @@ from tasks.report_content import ClassRow, Provenance, ReportContent, SliceRow
 from tasks.split import TEST, TRAIN, VAL
 from tasks.stage import stage_task
 from tasks.summary_contracts import past_checks
+from tasks.summary_inpaint import count_inpainted, inpainted_images
 from tasks.summary_missing import count_filled, filled_labels, missing_words
 from tasks.train import Trained, count_taught, labels_to_learn, pick_rows
 from tasks.train_settings import TrainSettings
@@ -94,6 +95,8 @@ def report_run(
         reason_counts=count_dropped(dataset),
         denoised=_denoised(dataset, Dataset(datasets["clean"])),
         noise_counts=_counts(dataset.column("noise")),
+        inpainted=inpainted_images(datasets),
+        n_inpainted=count_inpainted(dataset),
         quarantine=_quarantined(dataset),
         quarantine_counts=quarantine_counts(dataset),
         contracts=contracts,

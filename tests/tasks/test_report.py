@@ -28,6 +28,7 @@ from tasks.gallery import (
     Cleaned,
     Denoised,
     Flip,
+    Inpainted,
     Mistake,
     Quarantined,
     by_reason,
@@ -151,6 +152,8 @@ def full(names: list[str], *, text: str = "plain", side: int = 8) -> ReportConte
             for i in range(4)
         ],
         denoised=[Denoised(before=image, after=image, path=text, noise=text)],
+        inpainted=[Inpainted(before=image, after=image, path=text, share=0.2)],
+        n_inpainted=14,
         noise_counts={text: 1},
         quarantine=[Quarantined(path=text, reason=text, detail=text)] * 20,
         quarantine_counts={text: 300},
