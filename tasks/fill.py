@@ -12,16 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from data_contracts.dataset import Array
+from data_contracts.dataset import NONE, Array
 from data_contracts.errors import UsageError
 from data_contracts.store import Dataset
 from tasks.annotate import extend_names, ragged
 from tasks.impute_settings import FillColumn, FillNumbers, ImputeSettings
 from tasks.labels import tags_of
-from tasks.neighbours import nearest, vote
 from tasks.split import TRAIN
 
 BLOCK = 4_096  # images whose neighbours are counted at a time
+CELLS = 1 << 24  # votes that are in memory at once: 128 MB
 
 
 @dataclass(frozen=True)
@@ -195,16 +195,43 @@ def nearest_rows(
         dataset: Holds embeddings.
         gaps: Rows to ask for, a mask (n,).
         known: Rows to choose from.
-        k: How many.
+        k: How many; fewer where fewer are known.
     """
+    from models.neighbours import nearest
+
     embeddings: Any = dataset.embeddings.oindex
-    rows, gallery, width = np.flatnonzero(gaps), embeddings[known], min(k, len(known))
-    found = [(np.empty((0, width), np.int64), np.empty((0, width), np.float32))]
+    rows, gallery, k = np.flatnonzero(gaps), embeddings[known], min(k, len(known))
+    found = [(np.empty((0, k), np.int64), np.empty((0, k), np.float32))]
+    own = np.arange(len(known))
     for start in range(0, len(rows), BLOCK):
         block = embeddings[rows[start : start + BLOCK]]
-        found.append(nearest(block, gallery, k=k))
+        nobody = np.full(len(block), NONE)  # asks about itself: none is known
+        found.append(nearest(block, gallery, apart=(nobody, own), k=k))
     places, cosines = (np.concatenate(part) for part in zip(*found, strict=True))
     return known[places], cosines
+
+
+def vote(codes: Array, cosines: Array, *, count: int) -> tuple[Array, Array]:
+    """Return what the neighbours of each image agree on, and how far.
+
+    Args:
+        codes: What each neighbour says, 0 to `count` - 1, (n, k).
+        cosines: How near it is, (n, k); its vote weighs that much.
+        count: How many answers there are.
+
+    Returns:
+        The answer with most weight, (n,), and its share of all weight, (n,).
+    """
+    weight = np.maximum(cosines, 1e-6).astype(np.float64)
+    answer, share = np.empty(len(codes), np.int64), np.empty(len(codes))
+    step = max(1, CELLS // count)
+    for start in range(0, len(codes), step):
+        here = slice(start, start + step)
+        votes = np.zeros((len(codes[here]), count))
+        np.add.at(votes, (np.arange(len(votes))[:, None], codes[here]), weight[here])
+        answer[here] = votes.argmax(1)
+        share[here] = votes.max(1) / weight[here].sum(1)
+    return answer, share
 
 
 def _known(dataset: Dataset, given: Array, kind: str) -> Array:

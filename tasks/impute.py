@@ -18,10 +18,10 @@ from tasks.fill import (
     fill_tags,
     fill_text,
     nearest_rows,
+    vote,
 )
 from tasks.impute_settings import FillLabels, ImputeSettings
 from tasks.inference import Predictor, predict_rows
-from tasks.neighbours import vote
 from tasks.split import TRAIN
 from tasks.stage import Build, run_stage, stage_task
 from tasks.train import labels_to_learn, weights_of

@@ -6,18 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from pydantic import ValidationError
 
-import tasks.neighbours
+import tasks.fill
 from data_contracts.references import DatasetRef
 from data_contracts.store import Dataset
 from tasks.clean import CleanSettings, clean_dataset
 from tasks.embed import EmbedSettings
+from tasks.fill import vote
 from tasks.impute import impute_dataset, open_rows, predict_labels
 from tasks.impute_settings import ImputeSettings
-from tasks.neighbours import nearest, vote
 from tasks.split import SplitSettings, split_dataset
 from tasks.stage import Build, run_stage
 from tests.datasets import NoSettings, make_dataset
@@ -194,28 +192,9 @@ def test_the_same_settings_fill_the_same_snapshot(tmp_path: Path):
     assert imputed(source, labels="neighbours", voters=3).ref != first
 
 
-@given(
-    st.integers(1, 40),
-    st.integers(1, 40),
-    st.integers(1, 12),
-    st.integers(1, 200),
-    st.integers(0, 99),
-)
-def test_the_nearest_are_those_of_a_full_sort(n, m, k, cells, seed):
-    rng = np.random.default_rng(seed)
-    queries, gallery = rng.normal(size=(n, 3)), rng.normal(size=(m, 3))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tasks.neighbours, "CELLS", cells)
-        places, cosines = nearest(queries, gallery, k=k)
-    cosine = queries @ gallery.T
-    cosine /= np.linalg.norm(queries, axis=1)[:, None] * np.linalg.norm(gallery, axis=1)
-    wanted = np.sort(cosine, axis=1)[:, ::-1][:, :k]
-    assert cosines == pytest.approx(wanted, abs=1e-5)
-    assert np.take_along_axis(cosine, places, 1) == pytest.approx(wanted, abs=1e-5)
-    assert all(len(set(row)) == len(row) for row in places)
-
-
-def test_near_votes_count_more():
+@pytest.mark.parametrize("cells", [1, 4, 1 << 24])
+def test_near_votes_count_more(monkeypatch, cells):
+    monkeypatch.setattr(tasks.fill, "CELLS", cells)
     codes, cosines = np.array([[0, 1, 1], [2, 2, 0]]), np.array([[0.9, 0.3, 0.3]] * 2)
     answer, share = vote(codes, cosines, count=3)
     assert answer.tolist() == [0, 2]
