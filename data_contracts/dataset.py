@@ -139,6 +139,9 @@ COLUMNS: dict[str, Column] = {
     # what judging labels leaves to learn from; the given label stays
     "target": _code("Label to learn, position in `label_names`; -1 is missing."),
     "weight": _figure("How much the image counts in training; 1 is the rule."),
+    # views: stored ones of training images
+    "origin": Column("int64", "Row of the image that this is a view of.", low=0),
+    "view": Column("int16", "Number of the view; 0 is the image itself.", low=0),
 }
 
 

@@ -34,6 +34,9 @@ VERBS = {
     ),
     "data show": Verb("flows.datasets", "ShowConfig", "show", "Describe a dataset"),
     "data export": Verb("flows.datasets", "ExportConfig", "export", "Write its table"),
+    "data materialise": Verb(
+        "flows.datasets", "MaterialiseConfig", "materialise", "Store augmented views"
+    ),
     "contracts suggest": Verb(
         "flows.contracts", "SuggestConfig", "suggest", "Draft a contract from a dataset"
     ),

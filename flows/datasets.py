@@ -6,8 +6,11 @@ from pydantic import Field
 
 from data_contracts.config import Settings
 from flows.reply import Reply, columns
+from tasks.augment_settings import AugmentSettings
 from tasks.browse import describe_dataset, export_table, find_snapshot
 from tasks.label_review import write_suspects
+from tasks.validate import validate_dataset
+from tasks.views import STILL_DEFAULT, StoredViews, store_views
 
 
 class ShowConfig(Settings):
@@ -63,3 +66,30 @@ def review(config: ReviewConfig) -> Reply:
         f" sightline train ... review={config.out}"
     )
     return Reply(words=words, values={"rows": n, "out": config.out})
+
+
+class MaterialiseConfig(StoredViews):
+    """Settings of `sightline data materialise`."""
+
+    uri: str = Field(description="Folder of the dataset.")
+    stage: str | None = Field(
+        "split", description="Stage or tag to make views of; none is newest."
+    )
+    views: int = Field(4, ge=1, le=100, description="Views of each training image.")
+    augment: AugmentSettings = Field(
+        STILL_DEFAULT, description="How they are made; no mixing, no other size."
+    )
+
+
+def materialise(config: MaterialiseConfig) -> Reply:
+    """Store views of the training images as rows of the dataset."""
+    source = find_snapshot(config.uri, config.stage)
+    wanted = StoredViews(views=config.views, seed=config.seed, augment=config.augment)
+    made = store_views(source, wanted)
+    validate_dataset(made, "views")
+    tag = f"{made.stage}-{made.digest}"
+    words = (
+        f"{made.n - source.n:,} views stored as {tag}; list them by\n"
+        f"  sightline data export uri={config.uri} stage={tag}"
+    )
+    return Reply(words=words, values=made.model_dump() | {"tag": tag})

@@ -45,6 +45,7 @@ from tasks.validate import (
     validate_drift,
     validate_predictions,
 )
+from tasks.views import MaterialiseSettings, store_views, stored_views
 
 
 class StageSettings(Settings):
@@ -61,6 +62,9 @@ class StageSettings(Settings):
         InpaintSettings(), description="What to paint over."
     )
     split: SplitSettings = Field(SplitSettings(), description="How to divide.")
+    materialise: MaterialiseSettings = Field(
+        MaterialiseSettings(), description="Which views to store."
+    )
     embed: EmbedSettings = Field(EmbedSettings(), description="How to embed.")
     impute: ImputeSettings = Field(
         ImputeSettings(), description="How to fill what is missing."
@@ -184,6 +188,26 @@ def last(datasets: dict[str, DatasetRef]) -> DatasetRef:
     return [*datasets.values()][-1]
 
 
+def materialise(
+    datasets: dict[str, DatasetRef], settings: StageSettings, *, clock: Clock
+) -> tuple[dict[str, DatasetRef], list[ContractReport], TrainSettings]:
+    """Store views of the training images where that is asked for.
+
+    Returns:
+        All snapshots, the views' contract, and how to train on them.
+    """
+    if not settings.materialise.views:
+        return datasets, [], settings.train
+    with clock.stage("views"):
+        wanted, train = stored_views(
+            last(datasets), settings.materialise, settings.train
+        )
+        views = store_views(last(datasets), wanted)
+    with clock.stage("validate"):
+        found = validate_dataset(views, "views")
+    return {**datasets, "views": views}, [found], train
+
+
 def learn(
     datasets: dict[str, DatasetRef],
     contracts: list[ContractReport],
@@ -207,10 +231,11 @@ def learn(
         start: Version to start training from.
         commands: Command lines to show in the report.
     """
+    datasets, found, train = materialise(datasets, settings, clock=clock)
     source, models = last(datasets), str(workspace.models_root())
     runs = str(workspace.runs_root())
     with clock.stage("train"):
-        trained = train_model(source, settings.train, name=name, runs=runs, start=start)
+        trained = train_model(source, train, name=name, runs=runs, start=start)
         trained = rebalance_model(source, trained, settings.train)
     run = judged_run(trained, settings.evaluate, settings.gate)
     before = find_result(trained, run)
@@ -223,8 +248,8 @@ def learn(
         )
     with clock.stage("validate"):
         version = next_version(models, name, run=run)
-        found = validate_predictions(source, trained, evaluated, version=version)
-    contracts = [*contracts, found]
+        answers = validate_predictions(source, trained, evaluated, version=version)
+    contracts = [*contracts, *found, answers]
     with clock.stage("gate"):
         registered = register_model(
             source,
@@ -245,7 +270,7 @@ def learn(
             evaluated,
             registered,
             datasets=datasets,
-            settings=settings.train,
+            settings=train,
             contracts=contracts,
             seconds=clock.seconds,
             config=config,

@@ -24,6 +24,7 @@ from flows.stages import (
     GateSettings,
     ImputeSettings,
     InpaintSettings,
+    MaterialiseSettings,
     SourceSettings,
     SplitSettings,
     StageSettings,
@@ -63,6 +64,7 @@ def train(
     denoise: DenoiseSettings = DenoiseSettings(),
     inpaint: InpaintSettings = InpaintSettings(),
     split: SplitSettings = SplitSettings(),
+    materialise: MaterialiseSettings = MaterialiseSettings(),
     embed: EmbedSettings = EmbedSettings(),
     impute: ImputeSettings = ImputeSettings(),
     audit: AuditSettings = AuditSettings(),
@@ -82,6 +84,7 @@ def train(
         denoise: What to filter.
         inpaint: What to paint over.
         split: How to divide.
+        materialise: Which views to store.
         embed: How to embed.
         impute: How to fill what is missing.
         audit: How to judge labels.
@@ -100,6 +103,7 @@ def train(
             denoise=denoise,
             inpaint=inpaint,
             split=split,
+            materialise=materialise,
             embed=embed,
             impute=impute,
             audit=audit,

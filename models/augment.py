@@ -124,6 +124,19 @@ def _occlude(pixels: jax.Array, key: jax.Array, settings: Augment) -> jax.Array:
     )
 
 
+def view(
+    images: jax.Array, key: jax.Array, settings: Augment
+) -> tuple[jax.Array, jax.Array]:
+    """Return what a step trains on: mixed views, and each image's own share (n,)."""
+    pixels = augment(images, jax.random.fold_in(key, 0), settings)
+    return mix(pixels, jax.random.fold_in(key, 1), settings)
+
+
+def draw_views(key: jax.Array, n: int, settings: Augment, *, side: int) -> Draws:
+    """Return what `view` with the same key does to each image before mixing."""
+    return draw(jax.random.fold_in(key, 0), n, settings, side=side)
+
+
 def mix(
     pixels: jax.Array, key: jax.Array, settings: Augment
 ) -> tuple[jax.Array, jax.Array]:

@@ -13,7 +13,7 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from models.augment import augment, mix
+from models.augment import view
 from models.losses import remembered
 from models.machine import cores
 from models.objective import Objective, margin_of
@@ -159,7 +159,7 @@ def make_train_step(
         total = _sum_over(jnp.sum(weights), mesh)
 
         def loss(params: Any) -> Any:
-            pixels, own = _view(images, key, views)
+            pixels, own = view(images, key, views)
             model = nnx.merge(graphdef, params, state.stats, copy=True)
             logits = model(
                 _normalise(pixels, mean, std),
@@ -212,11 +212,6 @@ def make_train_step(
         out_shardings=everywhere,
         donate_argnums=0,
     )
-
-
-def _view(images: jax.Array, key: jax.Array, settings: Augment) -> Any:
-    pixels = augment(images, jax.random.fold_in(key, 0), settings)
-    return mix(pixels, jax.random.fold_in(key, 1), settings)
 
 
 def _mixed_loss(

@@ -111,11 +111,16 @@ class Inpainted:
 
 @dataclass(frozen=True, kw_only=True)
 class Augmented:
-    """One training image (h, w, 3) and views of it (v, h, w, 3) as trained on."""
+    """One training image (h, w, 3) and views of it (v, h, w, 3) as trained on.
+
+    Attributes:
+        words: What was done to each view, of what not every view meets.
+    """
 
     seen: Pixels
     original: Pixels | None = None
     label: str = ""
+    words: Sequence[str] = ()
 
 
 def data_uri(image: Pixels, *, side: int = 96, quality: int = 85) -> str:

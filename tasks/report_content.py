@@ -91,6 +91,7 @@ class ReportContent:
         missing: what was absent from the source, and what was done about it.
         filled: images whose label was filled; there are `n_filled` of them.
         inpainted: images in which a cover was found; there are `n_inpainted` of them.
+        views: what random views change, in words.
         reason_counts: images left out by cleaning, by reason.
         quarantine_counts: files that could not be read, by reason.
         checks: past and present verdicts by contract, the newest first.
@@ -122,6 +123,7 @@ class ReportContent:
     filled: Sequence[Filled] = ()
     n_filled: int = 0
     augmented: Sequence[Augmented] = ()
+    views: str = ""
     cleaned: Sequence[Cleaned] = ()
     reason_counts: Mapping[str, int] = field(default_factory=dict)
     denoised: Sequence[Denoised] = ()

@@ -17,7 +17,7 @@ from models.registry import attach
 from tasks.evaluate import Evaluated
 from tasks.evaluation import Evaluation
 from tasks.figures import Bin
-from tasks.gallery import Augmented, Cleaned, Denoised, Flip, Mistake, Quarantined
+from tasks.gallery import Cleaned, Denoised, Flip, Mistake, Quarantined
 from tasks.register import Registered, commit, versions_of_code
 from tasks.report import write_report
 from tasks.report_content import ClassRow, Provenance, ReportContent, SliceRow
@@ -26,7 +26,8 @@ from tasks.stage import stage_task
 from tasks.summary_contracts import past_checks
 from tasks.summary_inpaint import count_inpainted, inpainted_images
 from tasks.summary_missing import count_filled, filled_labels, missing_words
-from tasks.train import Trained, count_taught, labels_to_learn, pick_rows
+from tasks.summary_views import seen_in_training
+from tasks.train import Trained, count_taught
 from tasks.train_settings import TrainSettings
 
 SHOWN = 12
@@ -52,6 +53,7 @@ def report_run(
     """Write the run's report beside it and return its path."""
     dataset = Dataset(source)
     figures, rival = evaluated.figures, evaluated.champion_figures
+    augmented, views = seen_in_training(dataset, settings)
     gate = registered.gate
     content = ReportContent(
         name=registered.model.name,
@@ -90,7 +92,8 @@ def report_run(
         missing=missing_words(dataset),
         filled=filled_labels(dataset),
         n_filled=count_filled(dataset),
-        augmented=_augmented(dataset, settings),
+        augmented=augmented,
+        views=views,
         cleaned=_cleaned(dataset),
         reason_counts=count_dropped(dataset),
         denoised=_denoised(dataset, Dataset(datasets["clean"])),
@@ -260,30 +263,6 @@ def _denoised(source: Dataset, before: Dataset) -> list[Denoised]:
             noise=columns["noise"][row],
             detail=words[columns["noise"][row]](row),
         )
-        for i, row in enumerate(rows)
-    ]
-
-
-def _augmented(source: Dataset, settings: TrainSettings) -> list[Augmented]:
-    """Return views of a few training images as the compiled step makes them."""
-    import jax
-
-    from models.augment import augment
-    from tasks.train import recipe_of
-
-    train = pick_rows(source, replay=None, seed=settings.seed)
-    rows = np.sort(np.random.default_rng(settings.seed).permutation(train)[:6])
-    images, views = source.take(rows), 5
-    seen = augment(
-        jax.numpy.asarray(np.repeat(images, views, axis=0)),
-        jax.random.key(settings.seed),
-        recipe_of(settings, n=len(train)).augment,
-    )
-    pixels = np.asarray(np.rint(np.asarray(seen) * 255), np.uint8)
-    pixels = pixels.reshape(len(rows), views, *pixels.shape[1:])
-    names, label = source.names("label_names"), labels_to_learn(source)
-    return [
-        Augmented(seen=pixels[i], original=images[i], label=names[label[row]])
         for i, row in enumerate(rows)
     ]
 

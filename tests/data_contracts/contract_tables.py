@@ -10,7 +10,7 @@ from data_contracts.drift import baseline_of
 from data_contracts.sketch import measure_figures, measure_values
 from data_contracts.verdicts import check_table
 
-STAGES = ("ingested", "drift", "cleaned", "split", "predictions")
+STAGES = ("ingested", "drift", "cleaned", "split", "views", "predictions")
 N = 120
 LABELS = ["apple", "bread", "cheese"]
 
@@ -48,6 +48,8 @@ def good_table():
             "reason": "",
             "group": row,
             "noise": "none",
+            "origin": row,
+            "view": 0,
             "use": np.where(row < 54, "train", np.where(row < 60, "val", "test")),
         }
     )
@@ -90,6 +92,7 @@ def good_arrays(stage):
         "label": (np.arange(N) % 3).astype(np.int32),
         "keep": table["keep"].to_numpy(bool),
         "group": np.arange(N),
+        "origin": np.arange(N),
         "use": table["use"]
         .map({"train": 0, "val": 1, "test": 2, "unused": -1})
         .to_numpy()

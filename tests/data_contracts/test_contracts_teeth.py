@@ -128,6 +128,14 @@ BREAKS = {
         "classes have enough training images": put("label", "quince", [7]),
         "the test is large enough to decide on": put("use", "unused", range(90, N)),
     },
+    "views": {
+        "the table has its columns": drop("origin"),
+        "every view has a name of its own": repeat("path"),
+        "every row says which view it is": put("view", np.nan),
+        "validation and test hold no views": put("view", 1, [100]),
+        "a view is used as its image is": put("origin", 7, [100]),
+        "a view has the label of its image": put("origin", 7, [8]),
+    },
     "predictions": {
         "the table has its columns": drop("nll"),
         "every image has its prediction": add_row,
@@ -163,6 +171,10 @@ BREAKS_ARRAYS = {
         "uses are positions": {"use": np.full(N, 3, np.int8)},
         "used images have a label position": {"label": np.full(N, -1, np.int32)},
         "used images are RGB bytes": {"images": np.zeros((N, 4, 3), np.uint8)},
+    },
+    "views": {
+        "origins are positions": {"origin": np.full(N, -1)},
+        "views are RGB bytes": {"images": np.zeros((N, 4, 4), np.uint8)},
     },
     "predictions": {
         "probabilities are whole": {"probs": np.full((N, 3), 0.5, np.float32)},

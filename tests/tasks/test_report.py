@@ -142,7 +142,12 @@ def full(names: list[str], *, text: str = "plain", side: int = 8) -> ReportConte
         n_images=5421,
         splits={"train": 60, "val": 10, "test": 30, text: 5},
         missing=[text],
-        augmented=[Augmented(original=image, seen=np.stack([image] * 3), label=text)],
+        augmented=[
+            Augmented(
+                original=image, seen=np.stack([image] * 3), label=text, words=[text] * 3
+            )
+        ],
+        views=text,
         cleaned=[
             Cleaned(image=image, path=text, reason="near-duplicate", detail=text)
             if i % 2
@@ -528,3 +533,15 @@ def test_reasons_are_counted_beyond_the_pictures_at_hand():
         ("blank", 40, 0),
         ("dark", 25, 12),
     ]
+
+
+def test_the_page_says_what_happened_to_a_view():
+    words = ["30% pear", "", "posterize"]
+    three = np.stack([pixels()] * 3)
+    seen = Augmented(original=pixels(), seen=three, label="apple", words=words)
+    page = render_report(
+        replace(minimal(), augmented=[seen], views="turn ±15°", n_images=1)
+    )
+    assert "30% pear" in page
+    assert "posterize" in page
+    assert "Asked for: turn ±15°" in page
