@@ -72,7 +72,10 @@ class Baseline(Settings):
         )
 
     def _ranges(self) -> list[str]:
-        ends = [f"{edge:.4g}" for edge in self.edges or []]
+        ends = [
+            f"{edge:,.0f}" if abs(edge) >= 1_000 else f"{edge:.4g}"
+            for edge in self.edges or []
+        ]
         inner = [f"{a} to {b}" for a, b in pairwise(ends)]
         return [f"up to {ends[0]}", *inner, f"over {ends[-1]}", MISSING]
 

@@ -147,10 +147,9 @@ def kept_distribution(
         seed=seed,
     )
     observed = (
-        f"{statistic} distance {found.value:.4f} of {found.n:,} rows from"
-        f" {baseline.n:,}; alarm above {found.limit:.4f} (chance reaches"
-        f" {found.chance:.4f}, below {floor:g} nothing matters);"
-        f" most moved: {found.moved}"
+        f"{found.moved}; {statistic} distance {found.value:.4f} of {found.n:,} rows"
+        f" from {baseline.n:,}, alarm above {found.limit:.4f} (chance reaches"
+        f" {found.chance:.4f}, below {floor:g} nothing matters)"
     )
     return Finding(not found.alarm, observed, [], 0, found.value, found.limit)
 

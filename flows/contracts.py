@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 
@@ -103,5 +104,16 @@ def history(config: HistoryConfig) -> Reply:
     shown = rows[-config.limit :]
     names = ["when", "contract", "version", "verdict", "rows", "stage", "snapshot"]
     names += ["value", "limit"] if config.rule else ["broken"]
-    words = columns(shown, names) if shown else f"No contract was checked on {uri} yet."
+    lines = [row | {key: _brief(row.get(key)) for key in names[-2:]} for row in shown]
+    words = columns(lines, names) if shown else f"No contract was checked on {uri} yet."
     return Reply(words=words, values={"checks": shown})
+
+
+def _brief(value: Any) -> str:
+    """Return a figure with four digits, or the first of several names."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list):
+        more = f" and {len(value) - 2} more" if len(value) > 2 else ""
+        return ", ".join(value[:2]) + more
+    return "" if value is None else str(value)

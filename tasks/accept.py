@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,12 +10,13 @@ from typing import Any, NamedTuple
 from data_contracts.contracts import Contract, load_contract
 from data_contracts.errors import UsageError
 from data_contracts.references import ContractReport, DatasetRef
+from data_contracts.rules import close
 from data_contracts.store import Dataset, holds_dataset, storage_errors
 from data_contracts.verdicts import check_table, describe
 from models.durable import write_over
 from tasks.browse import find_snapshot
 from tasks.check_chunks import check_chunks
-from tasks.checks import read_history
+from tasks.checks import Check, read_history
 from tasks.suggest import draft_contract
 from tasks.table import table_of
 
@@ -85,36 +87,32 @@ def history_rows(
     """
     if not holds_dataset(uri):
         raise UsageError(f"There is no dataset at {uri}. Give the folder of one.")
-    checks = [c for c in read_history(uri) if contract in (None, c.contract)]
-    rows = []
-    for check in checks:
-        outcomes = [one for one in check.rules if rule in (None, one.rule)]
-        row = check.model_dump(include={"when", "contract", "version", "snapshot"})
-        row |= {
-            "stage": check.stage,
-            "rows": check.n_rows,
-            "broken": ", ".join(check.broken),
-        }
-        row["verdict"] = str(check.verdict)
-        if rule is not None:
-            if not outcomes:
-                continue
-            row |= {"verdict": str(outcomes[0].verdict), "value": outcomes[0].value}
-            row["limit"] = outcomes[0].limit
-        rows.append(row)
-    if not rows and (contract or rule):
-        asked = " and ".join(filter(None, [contract, rule]))
-        known = {c.contract for c in checks} | {r.rule for c in checks for r in c.rules}
+    checks = read_history(uri)
+    known = {check.contract for check in checks}
+    if contract is not None and contract not in known:
         raise UsageError(
-            f"Nothing is recorded of {asked!r}; recorded are: "
-            + (", ".join(sorted(known)) or "no checks")
+            f"Nothing is recorded of {contract!r}.{close(contract, known)}"
         )
-    return rows
+    known = {one.rule for check in checks for one in check.rules}
+    if rule is not None and rule not in known:
+        raise UsageError(f"Nothing is recorded of {rule!r}.{close(rule, known)}")
+    asked = [check for check in checks if contract in (None, check.contract)]
+    if rule is None:
+        return [_row(check) | {"broken": check.broken} for check in asked]
+    return [
+        _row(check) | one.model_dump(mode="json", include={"verdict", "value", "limit"})
+        for check in asked
+        for one in check.rules
+        if one.rule == rule
+    ]
+
+
+def _row(check: Check) -> dict[str, Any]:
+    keys = {"when", "contract", "version", "verdict", "stage", "snapshot"}
+    return check.model_dump(mode="json", include=keys) | {"rows": check.n_rows}
 
 
 def _quoted(text: str) -> str:
-    import json
-
     return json.dumps(text, ensure_ascii=False)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -23,7 +24,12 @@ REPEATED = 5
 # Names seen less often than this say nothing about how often they come.
 LEAST = 20
 READABLE = {"ok": True}
-AFTER = {"ingest": "ingest", "clean": "denoise", "denoise": "denoise"}
+AFTER = {
+    "ingest": "ingest",
+    "clean": "denoise",
+    "denoise": "denoise",
+    "inpaint": "denoise",
+}
 # Columns that are drafted one by one, in words for a person. What cleaning and
 # splitting decide is counted by rules of its own.
 WORDS = {
@@ -140,37 +146,33 @@ def _whole_table(seen: Seen) -> Iterable[Rule]:
 
 
 def _identity(seen: Seen) -> Iterable[Rule]:
-    yield _rule(
-        "every image is listed once",
-        "expect_compound_columns_to_be_unique",
-        column_list=["source", "path"],
-        critical=True,
-        why="No path was listed twice in one source.",
-        fix="Name the sources apart, or take the repeated rows out.",
-    )
-    digests = seen.dataset.column("sha256")[
-        seen.dataset.column("present") & seen.dataset.column("ok")
-    ]
-    if not len(digests):
-        return
-    _, counts = _unique(digests)
-    alone = float(counts[counts == 1].sum() / len(digests))
-    yield _rule(
-        "most images are one of a kind",
-        "expect_column_values_to_be_unique",
-        column="sha256",
-        mostly=_floor(alone - _slack(alone, len(digests))),
-        where=READABLE,
-        nulls="allowed",
-        why=f"{alone:.1%} of the files had no exact copy.",
-        fix="Look for a folder copied into another.",
-    )
-
-
-def _unique(values: Any) -> Any:
-    import numpy as np
-
-    return np.unique(values.astype(str), return_counts=True)
+    """Rules that rows are different images, as far as they were."""
+    columns = seen.dataset.columns("present", "ok", "source", "path", "sha256")
+    rows = columns["present"]
+    pairs = zip(columns["source"][rows], columns["path"][rows], strict=True)
+    if len(set(pairs)) == seen.present:
+        yield _rule(
+            "every image is listed once",
+            "expect_compound_columns_to_be_unique",
+            column_list=["source", "path"],
+            critical=True,
+            why="No path was listed twice in one source.",
+            fix="Name the sources apart, or take the repeated rows out.",
+        )
+    copies = Counter(columns["sha256"][rows & columns["ok"]])
+    alone = sum(n == 1 for n in copies.values()) / max(seen.readable, 1)
+    least = _floor(alone - _slack(alone, seen.readable))
+    if least > 0:
+        yield _rule(
+            "most images are one of a kind",
+            "expect_column_values_to_be_unique",
+            column="sha256",
+            mostly=least,
+            where=READABLE,
+            nulls="allowed",
+            why=f"{alone:.1%} of the files had no exact copy.",
+            fix="Look for a folder copied into another.",
+        )
 
 
 def _names(seen: Seen) -> Iterable[Rule]:

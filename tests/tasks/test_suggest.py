@@ -157,6 +157,14 @@ def test_each_rule_says_what_was_seen(contract):
     assert whys["cleaning keeps most images"].startswith("108 of 120 readable images")
 
 
+def test_what_was_not_so_is_no_rule(tmp_path):
+    twice = np.array(["a.png", "a.png", "b.png"], object)
+    source = make_dataset(tmp_path, 3, path=twice, sha256=np.full(3, "0", object))
+    text = draft_contract(source, name="twice")
+    assert "listed once" not in text
+    assert "one of a kind" not in text
+
+
 def test_free_text_is_no_closed_set(contract):
     assert "descriptions are known" not in {rule.name for rule in contract.rules}
 
