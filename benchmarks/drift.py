@@ -3,8 +3,9 @@
     python benchmarks/drift.py [sims=600]
 
 A reference and a later set of n images each are drawn from the same normal figure
-(A/A), or the later one is changed as named. `ours` alarms above chance at this n
-alone; `rule` also asks for the smallest distance that matters, as contracts do. PSI
+(A/A), or the later one is changed as named. `ks alone` and `js alone` alarm above
+chance at this n; `ours` by either, at half the false alarms each; `rule` also asks for
+the smallest distance that matters, as contracts do. PSI
 over ten reference deciles with limits 0.1 and 0.2 is the usual rule of thumb. A second
 part does the same for 50 classes of unequal size. Prints one JSON line of alarm rates.
 """
@@ -20,8 +21,8 @@ from typing import Any
 import numpy as np
 
 from data_contracts.drift import (
+    FIGURES,
     FLOORS,
-    Statistic,
     baseline_of,
     compare,
     count_cells,
@@ -30,7 +31,6 @@ from data_contracts.drift import (
 from data_contracts.sketch import measure_figures, measure_values
 
 SIZES = (200, 1_000, 5_000, 50_000)
-RULES: tuple[Statistic, ...] = ("ks", "js")
 CLASSES = 50
 Change = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
@@ -69,18 +69,19 @@ def figures(n: int, change: Change, *, sims: int) -> dict[str, float]:
         baseline = baseline_of(measure_figures(usual))
         assert baseline is not None
         counts = count_cells(baseline, now)
-        for statistic in RULES:
-            found = compare(
-                baseline,
-                counts,
-                statistic=statistic,
-                floor=0,
-                false_alarm=0.01,
-                seed=sim,
+        alone, either, ruled = {"floor": 0.0, "seed": sim}, False, False
+        for statistic in FIGURES:
+            whole = compare(
+                baseline, counts, statistic=statistic, false_alarm=0.01, **alone
             )
-            above = found.alarm and found.value > FLOORS[statistic]
-            _count(alarms, f"{statistic} ours", found.alarm)
-            _count(alarms, f"{statistic} rule", above)
+            half = compare(
+                baseline, counts, statistic=statistic, false_alarm=0.005, **alone
+            )
+            either |= half.alarm
+            ruled |= half.alarm and half.value > FLOORS[statistic]
+            _count(alarms, f"{statistic} alone", whole.alarm)
+        _count(alarms, "ours", either)
+        _count(alarms, "rule", ruled)
         psi = psi_of_deciles(usual, now)
         _count(alarms, "psi 0.1", psi > 0.1)
         _count(alarms, "psi 0.2", psi > 0.2)
@@ -107,8 +108,8 @@ def names(n: int, *, moved: bool, sims: int) -> dict[str, float]:
         cells = sorted({*baseline.cells, *counts})
         usual = np.array([baseline.cells.get(cell, 0) for cell in cells])
         psi = distance("psi", usual, np.array([counts.get(cell, 0) for cell in cells]))
-        _count(alarms, "js ours", found.alarm)
-        _count(alarms, "js rule", found.alarm and found.value > FLOORS["js"])
+        _count(alarms, "ours", found.alarm)
+        _count(alarms, "rule", found.alarm and found.value > FLOORS["js"])
         _count(alarms, "psi 0.1", psi > 0.1)
         _count(alarms, "psi 0.2", psi > 0.2)
     return {rule: round(n_alarms / sims, 4) for rule, n_alarms in alarms.items()}

@@ -29,6 +29,10 @@ CUTS = (0.01, *(step / 20 for step in range(1, 20)), 0.99)
 # each is about what a shift by a fifth of a standard deviation makes (a twentieth of
 # the images, for names).
 FLOORS: dict[Statistic, float] = {"js": 0.01, "psi": 0.05, "ks": 0.08, "linf": 0.05}
+# What a rule measures unless it says otherwise. For figures ks finds shifts, and js
+# another spread and foreign pictures (benchmarks/drift.py).
+FIGURES: tuple[Statistic, ...] = ("ks", "js")
+NAMES: tuple[Statistic, ...] = ("js",)
 DRAWS = 2_000
 MOST = 10**9  # rows that NumPy's hypergeometric draws take
 

@@ -13,7 +13,7 @@ from great_expectations.compatibility.pydantic import root_validator
 from great_expectations.expectations.expectation import BatchExpectation
 
 from data_contracts import table_rules
-from data_contracts.drift import FLOORS, Baseline, Statistic
+from data_contracts.drift import FIGURES, NAMES, Baseline, Statistic
 from data_contracts.table_rules import Finding
 
 
@@ -151,14 +151,13 @@ class ExpectColumnToKeepItsDistribution(BatchExpectation):
     ) -> dict[str, Any]:
         given = self.baseline or (self.baselines or {}).get(self.column)
         baseline = Baseline.model_validate(given) if given else None
-        named = baseline is not None and baseline.values is not None
-        statistic: Statistic = self.statistic or ("js" if named else "ks")
-        floor: Any = FLOORS[statistic] if self.floor is None else self.floor
+        floor: Any = self.floor
+        usual = NAMES if baseline and baseline.values is not None else FIGURES
         finding = table_rules.kept_distribution(
             _frame(execution_engine),
             self.column,
             baseline=baseline,
-            statistic=statistic,
+            statistics=(self.statistic,) if self.statistic else usual,
             floor=floor,
             false_alarm=self.false_alarm,
             seed=self.seed,
