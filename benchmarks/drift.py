@@ -5,9 +5,9 @@
 A reference and a later set of n images each are drawn from the same normal figure
 (A/A), or the later one is changed as named. `ks alone` and `js alone` alarm above
 chance at this n; `ours` by either, at half the false alarms each; `rule` also asks for
-the smallest distance that matters, as contracts do. PSI
-over ten reference deciles with limits 0.1 and 0.2 is the usual rule of thumb. A second
-part does the same for 50 classes of unequal size. Prints one JSON line of alarm rates.
+the smallest distance that matters, as contracts do. PSI over ten reference deciles
+with limits 0.1 and 0.2 is the usual rule of thumb. A second part does the same for 50
+classes of unequal size. Prints one JSON line of alarm rates.
 """
 
 from __future__ import annotations
