@@ -83,7 +83,7 @@ class Decoded(NamedTuple):
 
     Attributes:
         sensor: Noise at the size of the original.
-        left: What Gaussian noise is left in the pixels, grey levels.
+        left: What Gaussian noise is left in the pixels if there is any, grey levels.
         mended: The pixels without salt and pepper; None where there is none.
     """
 
@@ -100,7 +100,9 @@ class Decoded(NamedTuple):
     @property
     def sensed(self) -> dict[str, float]:
         """The noise by name of its column."""
-        return dict(zip(SENSED, (*self.sensor, self.left), strict=True))
+        sensor = self.sensor
+        values = (sensor.sigma, sensor.impulse, sensor.blockiness, self.left)
+        return dict(zip(SENSED, values, strict=True))
 
 
 class _Undecodable(Exception):
@@ -146,7 +148,7 @@ def decode_image(data: bytes, settings: DecodeSettings) -> Decoded | Problem:
         _notes(header, blended=blended),
         header.orientation,
         sensor,
-        sensor.sigma * min(1.0, LEFT * settings.image_size / _side(header, settings)),
+        sensor.rough * min(1.0, LEFT * settings.image_size / _side(header, settings)),
         mended,
     )
 

@@ -27,15 +27,11 @@ from tasks.stage import Build, run_stage, stage_task
 VERSION = 3
 # Less Gaussian noise than this costs fewer decibels than a filter's own damage.
 LEAST_LEFT = 3.0
-# Texture looks like noise to the estimator, the more so the smaller the picture.
-SIGMA_A_DOUBLING, LEAST_SIGMA = 3.0, 4.0
 # Blur: detail falls with the size to this power, on clean photos of 32 to 224 pixels.
 DETAIL_POWER = 1.2
 FLAT = 25.0  # a variance that JPEG alone gives a flat picture
 
-FIGURES = (
-    "sensor_sigma sensor_impulse left_sigma blockiness width height sharpness std"
-).split()
+FIGURES = ("sensor_sigma sensor_impulse left_sigma blockiness sharpness std").split()
 
 
 class GaussianFilter(StrEnum):
@@ -57,10 +53,10 @@ class DenoiseSettings(Settings):
         description="Salt and pepper: share of lone bright or dark points from which.",
     )
     sigma: float = Field(
-        9.0,
+        7.0,
         ge=0,
-        description="Gaussian: estimated standard deviation from which, in an original"
-        " of 64 pixels; 3 less with each doubling, down to 4.",
+        description="Gaussian: estimated standard deviation from which, in the"
+        " original.",
     )
     gaussian: GaussianFilter = Field(
         GaussianFilter.auto,
@@ -90,13 +86,10 @@ def route(
         size: Side of the stored images.
         settings: Limits.
     """
-    side = np.minimum(figures["width"], figures["height"])
-    fall = SIGMA_A_DOUBLING * np.log2(np.maximum(side, 1) / 64)
-    limit = np.maximum(settings.sigma - fall, LEAST_SIGMA)
     detail = figures["sharpness"] / (figures["std"] ** 2 + FLAT)
     found = {
         "impulse": figures["sensor_impulse"] >= settings.impulse,
-        "gaussian": figures["sensor_sigma"] > limit,
+        "gaussian": figures["sensor_sigma"] >= settings.sigma,
         "jpeg": figures["blockiness"] >= settings.blocking,
         "blur": detail < settings.min_detail * (64 / size) ** DETAIL_POWER,
     }

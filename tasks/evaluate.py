@@ -16,11 +16,12 @@ from data_contracts.references import DatasetRef, Estimate, ModelRef, Reference
 from data_contracts.store import Dataset, storage_errors
 from models.durable import write_over
 from tasks.arena import Arena
-from tasks.evaluation import EvaluateSettings, Evaluation
+from tasks.evaluation import EvaluateSettings, Evaluation, Robustness
 from tasks.inference import Floats, Predictor, predict_rows
 from tasks.labels import hierarchy_of, roll_up
 from tasks.metrics import evaluate
 from tasks.progress import Progress
+from tasks.robustness import measure_robustness
 from tasks.scores import shares
 from tasks.split import TEST
 from tasks.stage import stage_task
@@ -57,6 +58,14 @@ class Evaluated(Reference):
         """The champion's figures on the same images."""
         path = Path(self.folder) / "champion.json"
         return _read(path) if self.champion is not None else None
+
+    @property
+    def robustness(self) -> Robustness | None:
+        """What candidate and champion make of spoiled images, if that was asked."""
+        path = Path(self.folder) / "robustness.json"
+        if not path.exists():
+            return None
+        return Robustness.model_validate_json(path.read_text())
 
 
 def _read(path: Path) -> Evaluation:
@@ -114,7 +123,8 @@ def _evaluate(
     ids = [names.index(name) for name in trained.classes]
     labels = class_of_rows(dataset, ids, dataset.column("label"))[rows]
     store = zarr.open_group(folder / "predictions.zarr", mode="w")
-    probs = _predict(Predictor.load(trained.model), dataset, rows, "evaluate")
+    predictor = Predictor.load(trained.model)
+    probs = _predict(predictor, dataset, rows, "evaluate")
     columns: dict[str, Array] = {"rows": rows, "labels": labels, "probs": probs}
     groups, slices = dataset.column("group")[rows], slices_of(dataset, rows)
     coarse = dataset.column("coarse")[rows]
@@ -137,6 +147,7 @@ def _evaluate(
         path.write_text(found.model_dump_json())
 
     measure(probs, folder / "evaluation.json")
+    rival = None
     if champion is not None:
         rival = Predictor.load(Path(champion.uri) / "model")
         its_probs = _predict(rival, dataset, rows, "champion")
@@ -144,6 +155,10 @@ def _evaluate(
         measure(columns["champion"], folder / "champion.json")
     for name, values in columns.items():
         store.create_array(name, data=values)
+    if settings.robustness:
+        hold = predictor, rival
+        found = measure_robustness(dataset, rows, labels, groups, hold, settings)
+        (folder / "robustness.json").write_text(found.model_dump_json())
 
 
 def coarse_top1(

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Annotated, TypeVar
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from data_contracts.config import Settings
 from data_contracts.references import Estimate, Reference
+from tasks.corrupt import SEVERITIES, Corruption
+
+Severity = Annotated[int, Field(ge=1, le=SEVERITIES)]
+Chosen = TypeVar("Chosen")
 
 
 class Binning(StrEnum):
@@ -28,6 +33,25 @@ class EvaluateSettings(Settings):
         Binning.MASS, description="Bins of equal mass (images) or of equal width."
     )
     top_pairs: int = Field(20, ge=0, description="Confused pairs to list.")
+    robustness: bool = Field(
+        False, description="Also measure on test images spoiled on purpose."
+    )
+    corruptions: tuple[Corruption, ...] = Field(
+        tuple(Corruption), min_length=1, description="How to spoil them."
+    )
+    severities: tuple[Severity, ...] = Field(
+        (1, 3, 5), min_length=1, description="How much to spoil them."
+    )
+    spoiled: int = Field(
+        2_000, ge=1, description="Most test images to spoil; an even pick of them."
+    )
+
+    @field_validator("corruptions", "severities")
+    @classmethod
+    def _once(cls, chosen: tuple[Chosen, ...]) -> tuple[Chosen, ...]:
+        if len(set(chosen)) < len(chosen):
+            raise ValueError("each may be given once")
+        return chosen
 
 
 class ClassRow(Reference):
@@ -105,3 +129,27 @@ class Evaluation(Reference):
         """Return the headline figures by name, without intervals."""
         found = {name: getattr(self, name) for name in type(self).model_fields}
         return {k: v.value for k, v in found.items() if isinstance(v, Estimate)}
+
+
+class CorruptionRow(Reference):
+    """Top-1 under one corruption in one severity."""
+
+    corruption: Corruption
+    severity: int
+    top1: Estimate
+    champion: Estimate | None = Field(description="The champion's, if there is one.")
+
+
+class Robustness(Reference):
+    """Top-1 on test images spoiled on purpose."""
+
+    n: int = Field(description="Images spoiled, each in every way.")
+    clean: Estimate
+    champion_clean: Estimate | None
+    rows: list[CorruptionRow]
+
+    def mean(self, *, champion: bool = False) -> float:
+        """Return the mean top-1 over corruptions and severities."""
+        found = [row.champion if champion else row.top1 for row in self.rows]
+        values = [estimate.value for estimate in found if estimate is not None]
+        return sum(values) / max(len(values), 1)

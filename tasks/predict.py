@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("sightline")
 
 BLOCK = 512
-NEEDED = (*SENSED, "width", "height")
 
 
 class Seen(NamedTuple):
@@ -87,7 +86,7 @@ def decode_block(
 
     size = settings.image_size
     images = np.zeros((len(items), size, size, 3), np.uint8)
-    figures = {name: np.zeros(len(items), np.float32) for name in NEEDED}
+    figures = {name: np.zeros(len(items), np.float32) for name in SENSED}
     mended: dict[int, Array] = {}
 
     def one(place: int, item: int) -> str:
@@ -100,8 +99,7 @@ def decode_block(
         if isinstance(found, Problem):
             return f"{found.code}: {found.detail}"
         images[place] = found.image
-        facts = found.sensed | {"width": found.width, "height": found.height}
-        for name, value in facts.items():
+        for name, value in found.sensed.items():
             figures[name][place] = value
         if found.mended is not None:
             mended[place] = found.mended

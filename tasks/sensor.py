@@ -16,7 +16,11 @@ Pixels = npt.NDArray[np.uint8]
 
 # Sensor noise is alike everywhere: this much of the middle tells it.
 WINDOW = 96
+LEAST_SIDE = 6
 GRID = 8  # JPEG codes blocks of this side
+# Texture's power at half size over that at full size: 97 % of 600 clean photos of 32 to
+# 480 pixels, carpets and playing cards among them, then read below 8.
+TEXTURE = 4.0
 MASK = np.array((1, -2, 1), np.float32)
 RING = np.array(((1, 1, 1), (1, 0, 1), (1, 1, 1)), np.uint8)
 # A lone point lies this far outside all its neighbours, and this many times farther
@@ -36,18 +40,21 @@ class Sensor(NamedTuple):
     """Noise of one picture at its own size.
 
     Attributes:
-        sigma: Standard deviation of Gaussian noise, grey levels.
+        sigma: Standard deviation of Gaussian noise, grey levels, less what texture
+            explains.
+        rough: The same, texture included: nearer to the truth where there is noise.
         impulse: Share of lone bright or dark points; close to that of salt and pepper
             while there is little.
         blockiness: Steps across the edges of 8x8 blocks over those beside them.
     """
 
     sigma: float
+    rough: float
     impulse: float
     blockiness: float
 
 
-SILENT = Sensor(0.0, 0.0, 1.0)
+SILENT = Sensor(0.0, 0.0, 0.0, 1.0)
 
 
 def has_room(size: int, pixels: int, step: float) -> bool:
@@ -70,23 +77,29 @@ def middle(image: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
 def read_sensor(part: Pixels) -> Sensor:
     """Measure the middle of a picture (h, w, 3), BGR, at the size it was taken.
 
-    Sigma is the median absolute response to the mask of Immerkaer (1996), which leaves
-    edges out; texture still lifts it, the more so the smaller the picture.
+    Roughness is the median absolute response to the mask of Immerkaer (1996), at full
+    and at half size. White noise is as rough at both; texture is at least twice as
+    rough at half size, which tells the two apart.
     """
-    if min(part.shape[:2]) < 3:
+    if min(part.shape[:2]) < LEAST_SIDE:
         return SILENT
     part = np.ascontiguousarray(part)
-    response = np.abs(cv2.sepFilter2D(part, cv2.CV_16S, MASK, MASK)[1:-1:4, 1:-1])
     grey = cv2.cvtColor(part, cv2.COLOR_BGR2GRAY).view(np.uint8)
     inner = (slice(1, -1), slice(1, -1))
     spread = _median(cv2.absdiff(grey, cv2.medianBlur(grey, 3))[inner][::4])
     bright = cv2.subtract(grey, cv2.dilate(grey, RING))
     dark = cv2.subtract(cv2.erode(grey, RING), grey)
     lone = np.maximum(bright, dark)[inner] > max(LONE_STEP, LONE_SPREADS * spread)
+    rough = _roughness(part)
+    # Halving averages four pixels, which halves the deviation of white noise.
+    height, width = (n // 2 for n in part.shape[:2])
+    half = cv2.resize(
+        part[: 2 * height, : 2 * width], (width, height), interpolation=cv2.INTER_AREA
+    )
+    coarse = 2 * _roughness(half.view(np.uint8))
+    sigma = max(TEXTURE * rough**2 - coarse**2, 0) / (TEXTURE - 1)
     return Sensor(
-        _median(response) / (6 * 0.6745),
-        np.count_nonzero(lone) / lone.size,
-        _blockiness(grey),
+        math.sqrt(sigma), rough, np.count_nonzero(lone) / lone.size, _blockiness(grey)
     )
 
 
@@ -96,6 +109,12 @@ def mend(image: Pixels) -> Pixels:
     hit = cv2.absdiff(image, calm) > JUMP
     hit &= (image <= EXTREME) | (image >= 255 - EXTREME)
     return np.where(hit.any(axis=2, keepdims=True), calm, image)
+
+
+def _roughness(image: Pixels) -> float:
+    """Return the deviation of white noise that would be as rough, grey levels."""
+    response = np.abs(cv2.sepFilter2D(image, cv2.CV_16S, MASK, MASK)[1:-1:2, 1:-1])
+    return _median(response) / (6 * 0.6745)
 
 
 def _median(values: npt.NDArray[np.generic]) -> float:

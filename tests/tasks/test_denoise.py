@@ -32,8 +32,6 @@ def figures(**given):
         "sensor_impulse": 0.0,
         "left_sigma": 1.0,
         "blockiness": 1.0,
-        "width": 64,
-        "height": 64,
         "sharpness": 900.0,
         "std": 40.0,
     }
@@ -52,11 +50,6 @@ def test_noise_is_routed_by_its_kind():
     kinds = route(found, size=64, settings=SETTINGS)
     wanted = ["none", "gaussian", "impulse", "impulse", "jpeg", "blur"]
     assert list(kinds) == wanted
-
-
-def test_small_originals_may_carry_more_texture():
-    found = figures(sensor_sigma=[10.0, 10.0], width=[64, 32])
-    assert list(route(found, size=64, settings=SETTINGS)) == ["gaussian", "none"]
 
 
 def test_filters_bring_a_noisy_picture_nearer_to_the_clean_one():
