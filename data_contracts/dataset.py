@@ -136,6 +136,9 @@ COLUMNS: dict[str, Column] = {
     "verdict": _text("What the audit decided about the label; empty: not judged."),
     "reviewer": _text("Who looked at the label; empty: nobody."),
     "reviewed": _text("When."),
+    # anomaly
+    "oddness": _figure("Robust deviations from usual images; 0 is usual."),
+    "odd": _text("Why it does not belong: far or strange; empty if it does."),
     # what judging labels leaves to learn from; the given label stays
     "target": _code("Label to learn, position in `label_names`; -1 is missing."),
     "weight": _figure("How much the image counts in training; 1 is the rule."),

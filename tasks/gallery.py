@@ -24,6 +24,7 @@ REASONS = {
     "near-duplicate": "Almost the same picture is already in the dataset.",
     "conflicting-label": "Copies of one picture that carry different labels.",
     "no-label": "No label was given.",
+    "anomaly": "Foreign or broken: far from all others, or like no other.",
     "removed": "The source no longer holds it.",
 }
 

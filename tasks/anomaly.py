@@ -1,0 +1,207 @@
+"""Find images that do not belong: foreign by their embedding, strange by their figures.
+
+A wrong label is another matter (`audit`): such an image has near neighbours, only in
+another class. What is found here is far from every class, or looks like no other.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+
+from data_contracts.config import Settings
+from data_contracts.dataset import NONE, Array
+from data_contracts.references import DatasetRef
+from data_contracts.store import Dataset
+from tasks.split import TEST, TRAIN
+from tasks.stage import Build, run_stage, stage_task
+
+VERSION = 1
+# Figures of the pixels whose extremes are strange, those with long tails as logarithms.
+PLAIN = ("mean", "std", "saturation")
+LONG = ("sharpness", "sigma")
+WORDS = {"far": "far from all others", "strange": "figures like no other's"}
+
+
+class AnomalyPolicy(StrEnum):
+    """What to do with images that do not belong."""
+
+    off = "off"
+    flag = "flag"
+    quarantine = "quarantine"
+
+
+class AnomalySettings(Settings):
+    """Settings of the stage `anomaly`."""
+
+    anomalies: AnomalyPolicy = Field(
+        AnomalyPolicy.flag,
+        description="What to do with images that do not belong; test images are only"
+        " flagged.",
+    )
+    odd_above: float = Field(
+        4.0, gt=0, description="Robust deviations from the usual, from which."
+    )
+    max_odd: float = Field(
+        0.02, ge=0, le=0.5, description="Largest share of images to find, oddest first."
+    )
+    odd_neighbours: int = Field(
+        10, ge=1, le=200, description="Nearest images that distance is the mean of."
+    )
+
+
+def distances(embeddings: Array, groups: Array, pool: Array, *, k: int) -> Array:
+    """Return the mean cosine distance of each image to its nearest `k` of the pool.
+
+    Args:
+        embeddings: (n, d).
+        groups: Duplicate group of each (n,); copies are no neighbours.
+        pool: Which images are neighbours (n,).
+        k: How many; fewer where the pool is smaller.
+
+    Returns:
+        (n,) float32, 0 to 2; 1 where there is no neighbour.
+    """
+    from models.neighbours import nearest
+
+    known = np.flatnonzero(pool)
+    k = min(k, len(known))
+    if not k:
+        return np.ones(len(embeddings), np.float32)
+    apart = (groups, groups[known])
+    _, cosine = nearest(embeddings, embeddings[known], apart=apart, k=k)
+    there = cosine > -1.5  # fewer others than k
+    total = np.where(there, 1 - cosine, 0).sum(1)
+    count = there.sum(1)
+    return np.where(count, total / np.maximum(count, 1), 1).astype(np.float32)
+
+
+def class_distances(
+    embeddings: Array, groups: Array, labels: Array, pool: Array, *, k: int
+) -> Array:
+    """Return `distances` within each image's own class; 1 without a label."""
+    found = np.ones(len(embeddings), np.float32)
+    for label in np.unique(labels[labels >= 0]):
+        rows = np.flatnonzero(labels == label)
+        # Room to the next power of two: few shapes to compile for.
+        wide = np.zeros((1 << int(len(rows) - 1).bit_length(), embeddings.shape[1]))
+        wide[: len(rows)] = embeddings[rows]
+        code = np.full(len(wide), NONE)
+        code[: len(rows)] = np.where(pool[rows], groups[rows], NONE)
+        own = np.resize(groups[rows], len(wide))
+        found[rows] = _within(wide.astype(np.float32), own, code, k)[: len(rows)]
+    return found
+
+
+def _within(vectors: Array, own: Array, code: Array, k: int) -> Array:
+    from models.neighbours import nearest
+
+    k = min(k, len(vectors))
+    _, cosine = nearest(vectors, vectors, apart=(own, code), k=k)
+    there = cosine > -1.5
+    total = np.where(there, 1 - cosine, 0).sum(1)
+    return np.where(there.any(1), total / np.maximum(there.sum(1), 1), 1)
+
+
+def deviations(values: Array, usual: Array) -> Array:
+    """Return how many robust deviations `values` lie off the median of the usual ones.
+
+    Args:
+        values: (n,).
+        usual: Rows that say what is usual (n,).
+    """
+    middle = np.median(values[usual]) if usual.any() else 0.0
+    spread = 1.4826 * np.median(np.abs(values[usual] - middle)) if usual.any() else 0.0
+    return np.asarray((values - middle) / max(float(spread), 1e-6), np.float32)
+
+
+def strangeness(columns: dict[str, Array], usual: Array) -> Array:
+    """Return the root mean square of the figures' deviations (n,)."""
+    parts = [deviations(columns[name], usual) for name in PLAIN]
+    parts += [deviations(np.log1p(columns[name]), usual) for name in LONG]
+    return np.asarray(np.sqrt(np.mean(np.square(parts), axis=0)), np.float32)
+
+
+def oddness(
+    far: Array, far_class: Array, strange: Array, usual: Array
+) -> tuple[Array, Array]:
+    """Return how odd each image is in robust deviations, and which evidence says so."""
+    evidence = {
+        "far": (deviations(far, usual) + deviations(far_class, usual)) / 2,
+        "strange": deviations(strange, usual),
+    }
+    parts = np.stack([*evidence.values()])
+    kinds = np.array(list(evidence), object)[parts.argmax(0)]
+    return np.maximum(parts.max(0), 0).astype(np.float32), kinds
+
+
+def choose(score: Array, judged: Array, settings: AnomalySettings) -> Array:
+    """Return which of the judged images are odd, within the budget, oddest first."""
+    odd = judged & (score >= settings.odd_above)
+    budget = int(settings.max_odd * judged.sum())
+    order = np.argsort(np.where(odd, -score, 0), kind="stable")[:budget]
+    chosen = np.zeros(len(score), bool)
+    chosen[order] = True
+    return odd & chosen
+
+
+NEEDED = ("use", "label", "group", "keep", "reason", "remark", "ok", *PLAIN, *LONG)
+
+
+def find_anomalies(build: Build, settings: AnomalySettings) -> None:
+    """Write how odd each image is, which are, and what the policy makes of them."""
+    assert build.parent is not None
+    dataset = build.parent
+    columns = dataset.columns(*NEEDED)
+    use, judged = columns["use"], columns["use"] != NONE
+    score = np.zeros(dataset.n, np.float32)
+    kinds = np.full(dataset.n, "", object)
+    if judged.any():
+        score[judged], kinds[judged] = judge(dataset, columns, judged, settings)
+    odd = choose(score, judged, settings)
+    written: dict[str, Array] = {
+        "oddness": score,
+        "odd": np.where(odd, kinds, "").astype(object),
+    }
+    out = odd & (use != TEST) & (settings.anomalies == AnomalyPolicy.quarantine)
+    if out.any():
+        words = np.array([WORDS.get(kind, "") for kind in kinds], object)
+        written |= {
+            "use": np.where(out, NONE, use).astype(np.int8),
+            "keep": columns["keep"] & ~out,
+            "reason": np.where(out, "anomaly", columns["reason"]),
+            "remark": np.where(out, words, columns["remark"]),
+        }
+    build.writer.write(**written)
+    build.writer.annotate(anomalies={"found": int(odd.sum()), "out": int(out.sum())})
+
+
+def judge(
+    dataset: Dataset,
+    columns: dict[str, Array],
+    judged: Array,
+    settings: AnomalySettings,
+) -> tuple[Array, Array]:
+    """Return oddness and evidence of the judged images."""
+    part = {name: values[judged] for name, values in columns.items()}
+    embeddings: Any = np.asarray(dataset.embeddings[:])[judged]
+    pool, k = part["use"] == TRAIN, settings.odd_neighbours
+    far = distances(embeddings, part["group"], pool, k=k)
+    own = class_distances(embeddings, part["group"], part["label"], pool, k=k)
+    return oddness(far, own, strangeness(part, pool), pool)
+
+
+@stage_task(retries=1)
+def find_dataset_anomalies(source: DatasetRef, settings: AnomalySettings) -> DatasetRef:
+    """Find the images of `source`, a dataset after `embed`, that do not belong."""
+    return run_stage(
+        "anomaly",
+        lambda build: find_anomalies(build, settings),
+        uri=source.uri,
+        parent=source,
+        version=VERSION,
+        settings=settings,
+    )
