@@ -10,6 +10,11 @@ from data_contracts.config import Settings
 from data_contracts.references import ContractReport, DatasetRef, ModelRef
 from flows import workspace
 from flows.result import Clock, RunResult
+from tasks.anomaly import (
+    AnomalyPolicy,
+    AnomalySettings,
+    find_dataset_anomalies,
+)
 from tasks.clean import CleanSettings, clean_dataset
 from tasks.decode import DecodeSettings
 from tasks.denoise import DenoiseSettings, denoise_dataset
@@ -68,6 +73,9 @@ class StageSettings(Settings):
     embed: EmbedSettings = Field(EmbedSettings(), description="How to embed.")
     impute: ImputeSettings = Field(
         ImputeSettings(), description="How to fill what is missing."
+    )
+    anomaly: AnomalySettings = Field(
+        AnomalySettings(), description="How to judge images that do not belong."
     )
     audit: AuditSettings = Field(AuditSettings(), description="How to judge labels.")
     train: TrainSettings = Field(TrainSettings(), description="How to train.")
@@ -156,6 +164,9 @@ def curate(
             done["embed"] = embed_dataset(
                 done["split"], settings.embed, name=name, runs=runs, champion=champion
             )
+    if settings.anomaly.anomalies != AnomalyPolicy.off:
+        with clock.stage("anomaly"):
+            done["anomaly"] = find_dataset_anomalies(last(done), settings.anomaly)
     known = champion_datasets(str(workspace.models_root()), name) if champion else {}
     if settings.impute.asked:
         with clock.stage("impute"):
@@ -180,7 +191,8 @@ def curate(
 def needs_embeddings(settings: StageSettings) -> bool:
     """Whether a stage is asked for that works on embeddings."""
     audits = settings.audit.wrong_labels != WrongLabels.off
-    return settings.impute.by_embeddings or audits
+    odd = settings.anomaly.anomalies != AnomalyPolicy.off
+    return settings.impute.by_embeddings or audits or odd
 
 
 def last(datasets: dict[str, DatasetRef]) -> DatasetRef:

@@ -14,6 +14,7 @@ from flows import workspace
 from flows.arguments import words
 from flows.result import Clock, RunResult
 from flows.stages import (
+    AnomalySettings,
     AuditSettings,
     CleanSettings,
     ContractSettings,
@@ -67,6 +68,7 @@ def train(
     materialise: MaterialiseSettings = MaterialiseSettings(),
     embed: EmbedSettings = EmbedSettings(),
     impute: ImputeSettings = ImputeSettings(),
+    anomaly: AnomalySettings = AnomalySettings(),
     audit: AuditSettings = AuditSettings(),
     train: TrainSettings = TrainSettings(),
     evaluate: EvaluateSettings = EvaluateSettings(),
@@ -87,6 +89,7 @@ def train(
         materialise: Which views to store.
         embed: How to embed.
         impute: How to fill what is missing.
+        anomaly: How to judge images that do not belong.
         audit: How to judge labels.
         train: How to train.
         evaluate: How to measure.
@@ -106,6 +109,7 @@ def train(
             materialise=materialise,
             embed=embed,
             impute=impute,
+            anomaly=anomaly,
             audit=audit,
             train=train,
             evaluate=evaluate,

@@ -111,6 +111,28 @@ class Inpainted:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Odd:
+    """An image that does not belong, in robust deviations, and what says so."""
+
+    image: Pixels
+    path: str
+    label: str
+    oddness: float
+    why: str
+    left_out: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spoiled:
+    """One corruption: a test image under it, and top-1 by severity."""
+
+    image: Pixels
+    name: str
+    top1: tuple[float, ...]
+    champion: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Augmented:
     """One training image (h, w, 3) and views of it (v, h, w, 3) as trained on.
 

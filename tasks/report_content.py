@@ -15,6 +15,7 @@ from data_contracts.references import (
     GateReport,
     Verdict,
 )
+from tasks.evaluation import Robustness
 from tasks.figures import Bin
 from tasks.gallery import (
     Augmented,
@@ -24,7 +25,9 @@ from tasks.gallery import (
     Flip,
     Inpainted,
     Mistake,
+    Odd,
     Quarantined,
+    Spoiled,
 )
 
 
@@ -93,6 +96,9 @@ class ReportContent:
         inpainted: images in which a cover was found; there are `n_inpainted` of them.
         views: what random views change, in words.
         reason_counts: images left out by cleaning, by reason.
+        odd: images that do not belong, the oddest first; there are `n_odd` of them.
+        robustness: top-1 on images spoiled on purpose, if that was measured.
+        spoiled: the same by corruption, with a picture each.
         quarantine_counts: files that could not be read, by reason.
         checks: past and present verdicts by contract, the newest first.
         commands: title and command line, in the order shown.
@@ -130,6 +136,10 @@ class ReportContent:
     noise_counts: Mapping[str, int] = field(default_factory=dict)
     inpainted: Sequence[Inpainted] = ()
     n_inpainted: int = 0
+    odd: Sequence[Odd] = ()
+    n_odd: int = 0
+    robustness: Robustness | None = None
+    spoiled: Sequence[Spoiled] = ()
     quarantine: Sequence[Quarantined] = ()
     quarantine_counts: Mapping[str, int] = field(default_factory=dict)
     contracts: Sequence[ContractReport] = ()

@@ -17,7 +17,7 @@ from models.registry import attach
 from tasks.evaluate import Evaluated
 from tasks.evaluation import Evaluation
 from tasks.figures import Bin
-from tasks.gallery import Cleaned, Denoised, Flip, Mistake, Quarantined
+from tasks.gallery import Cleaned, Flip, Mistake, Quarantined
 from tasks.register import Registered, commit, versions_of_code
 from tasks.report import write_report
 from tasks.report_content import ClassRow, Provenance, ReportContent, SliceRow
@@ -26,6 +26,7 @@ from tasks.stage import stage_task
 from tasks.summary_contracts import past_checks
 from tasks.summary_inpaint import count_inpainted, inpainted_images
 from tasks.summary_missing import count_filled, filled_labels, missing_words
+from tasks.summary_pixels import count_odd, denoised_images, odd_images, spoiled_rows
 from tasks.summary_views import seen_in_training
 from tasks.train import Trained, count_taught
 from tasks.train_settings import TrainSettings
@@ -96,8 +97,12 @@ def report_run(
         views=views,
         cleaned=_cleaned(dataset),
         reason_counts=count_dropped(dataset),
-        denoised=_denoised(dataset, Dataset(datasets["clean"])),
+        denoised=denoised_images(dataset, Dataset(datasets["clean"])),
         noise_counts=_counts(dataset.column("noise")),
+        odd=odd_images(dataset),
+        n_odd=count_odd(dataset),
+        robustness=evaluated.robustness,
+        spoiled=spoiled_rows(dataset, evaluated),
         inpainted=inpainted_images(datasets),
         n_inpainted=count_inpainted(dataset),
         quarantine=_quarantined(dataset),
@@ -234,34 +239,6 @@ def _cleaned(source: Dataset) -> list[Cleaned]:
             detail=columns["remark"][row],
             kept=kept[i] if stand_in[i] != row else None,
             kept_path=columns["path"][stand_in[i]] if stand_in[i] != row else "",
-        )
-        for i, row in enumerate(rows)
-    ]
-
-
-def _denoised(source: Dataset, before: Dataset) -> list[Denoised]:
-    columns = source.columns(
-        "treated", "noise", "path", "sensor_sigma", "left_sigma", "sensor_impulse"
-    )
-    rows = np.flatnonzero(columns["treated"])
-    kind = columns["noise"][rows]
-    half = SHOWN // 2
-    rows = np.concatenate([rows[kind == k][:half] for k in ("impulse", "gaussian")])
-    was, now = before.take(rows), source.take(rows)
-    words = {
-        "gaussian": lambda row: (
-            f"deviation {columns['sensor_sigma'][row]:.0f}, of which the resize left"
-            f" {columns['left_sigma'][row]:.0f}"
-        ),
-        "impulse": lambda row: f"{columns['sensor_impulse'][row]:.1%} lone points",
-    }
-    return [
-        Denoised(
-            before=was[i],
-            after=now[i],
-            path=columns["path"][row],
-            noise=columns["noise"][row],
-            detail=words[columns["noise"][row]](row),
         )
         for i, row in enumerate(rows)
     ]

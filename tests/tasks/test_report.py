@@ -22,6 +22,8 @@ from data_contracts.references import (
     Verdict,
 )
 from tasks import report
+from tasks.corrupt import Corruption
+from tasks.evaluation import CorruptionRow, Robustness
 from tasks.figures import Bin, class_counts, confused_pairs, confusion, curves
 from tasks.gallery import (
     Augmented,
@@ -30,7 +32,9 @@ from tasks.gallery import (
     Flip,
     Inpainted,
     Mistake,
+    Odd,
     Quarantined,
+    Spoiled,
     by_reason,
     data_uri,
 )
@@ -53,7 +57,7 @@ HOSTILE = [
 ]
 SECTIONS = [
     *("gate", "results", "training", "classes", "slices", "calibration"),
-    *("mistakes", "flips", "images", "cleaning", "contracts", "run"),
+    *("robustness", "mistakes", "flips", "images", "cleaning", "contracts", "run"),
 ]
 
 
@@ -157,6 +161,25 @@ def full(names: list[str], *, text: str = "plain", side: int = 8) -> ReportConte
             for i in range(4)
         ],
         denoised=[Denoised(before=image, after=image, path=text, noise=text)],
+        odd=[
+            Odd(image=image, path=text, label=text, oddness=9, why=text, left_out=True)
+        ],
+        n_odd=30,
+        robustness=Robustness(
+            n=10,
+            clean=share(0.6),
+            champion_clean=share(0.5),
+            rows=[
+                CorruptionRow(
+                    corruption=Corruption.fog,
+                    severity=s,
+                    top1=share(0.4),
+                    champion=share(0.3),
+                )
+                for s in (1, 5)
+            ],
+        ),
+        spoiled=[Spoiled(image=image, name=text, top1=(0.4, 0.3), champion=(0.3, 0.2))],
         inpainted=[Inpainted(before=image, after=image, path=text, share=0.2)],
         n_inpainted=14,
         noise_counts={text: 1},
