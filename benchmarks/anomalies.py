@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import shutil
 import sys
 import tempfile
 import time
@@ -34,18 +35,20 @@ def plant(folder: Path, *, images: int, foreign: int, seed: int) -> set[str]:
     with (DATA / "grocery" / "manifest.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["split"] == "train"]
     rows = [rows[i] for i in rng.permutation(len(rows))[:images]]
-    listed = [(str(DATA / "grocery" / r["path"]), r["coarse_label"]) for r in rows]
+    listed = [(f"{i:05}.jpg", row["coarse_label"]) for i, row in enumerate(rows)]
+    for (name, _), row in zip(listed, rows, strict=True):
+        shutil.copy(DATA / "grocery" / row["path"], folder / name)
     names = sorted({label for _, label in listed})
     strange = []
     for i in range(foreign):
         path = folder / f"foreign-{i:03}.png"
         cv2.imwrite(str(path), picture(i, rng))
-        strange.append((str(path), str(rng.choice(names))))
+        strange.append((path.name, str(rng.choice(names))))
     with (folder / "manifest.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["path", "label"])
         writer.writerows(listed + strange)
-    return {Path(path).name for path, _ in strange}
+    return {path for path, _ in strange}
 
 
 def picture(i: int, rng: np.random.Generator) -> Any:

@@ -16,6 +16,7 @@ from data_contracts.config import Settings
 from data_contracts.dataset import NONE, Array
 from data_contracts.references import DatasetRef
 from data_contracts.store import Dataset
+from tasks.inference import devices
 from tasks.split import TEST, TRAIN
 from tasks.stage import Build, run_stage, stage_task
 
@@ -186,6 +187,7 @@ def judge(
     settings: AnomalySettings,
 ) -> tuple[Array, Array]:
     """Return oddness and evidence of the judged images."""
+    devices()  # before anything else touches JAX
     part = {name: values[judged] for name, values in columns.items()}
     embeddings: Any = np.asarray(dataset.embeddings[:])[judged]
     pool, k = part["use"] == TRAIN, settings.odd_neighbours
