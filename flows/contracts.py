@@ -13,7 +13,6 @@ from data_contracts.references import Verdict
 from flows import workspace
 from flows.reply import Reply, columns
 from tasks import accept as accepting
-from tasks.browse import find_snapshot
 
 
 class SuggestConfig(Settings):
@@ -21,7 +20,7 @@ class SuggestConfig(Settings):
 
     uri: str = Field(description="Folder of the dataset that is taken to be right.")
     stage: str | None = Field(
-        None, description="Stage or tag, such as denoise; none is the newest snapshot."
+        None, description="Stage or tag; none is split, or the newest without one."
     )
     out: str | None = Field(
         None, description="File to write; none: DATASET-STAGE.draft.yaml here."
@@ -60,7 +59,7 @@ class HistoryConfig(Settings):
 
 def suggest(config: SuggestConfig) -> Reply:
     """Draft a contract from a snapshot; nothing uses it until a person accepts it."""
-    source = find_snapshot(config.uri, config.stage)
+    source = accepting.find_reference(config.uri, config.stage)
     name = f"{Path(config.uri).name}-{source.stage}"
     out = Path(config.out or f"{name}.draft.yaml")
     made = accepting.write_draft(source, out, name=name)

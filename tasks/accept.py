@@ -11,7 +11,12 @@ from data_contracts.contracts import Contract, load_contract
 from data_contracts.errors import UsageError
 from data_contracts.references import ContractReport, DatasetRef
 from data_contracts.rules import close
-from data_contracts.store import Dataset, holds_dataset, storage_errors
+from data_contracts.store import (
+    Dataset,
+    find_snapshots,
+    holds_dataset,
+    storage_errors,
+)
 from data_contracts.verdicts import check_table, describe
 from models.durable import write_over
 from tasks.browse import find_snapshot
@@ -26,6 +31,12 @@ class Made(NamedTuple):
 
     rules: int
     after: str
+
+
+def find_reference(uri: str, stage: str | None) -> DatasetRef:
+    """Return the snapshot to draft from: the last split, unless another is named."""
+    splits = [ref for ref in find_snapshots(uri) if ref.stage == "split"]
+    return find_snapshot(uri, stage or ("split" if splits else None))
 
 
 def write_draft(source: DatasetRef, out: Path, *, name: str) -> Made:

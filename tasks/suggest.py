@@ -211,7 +211,8 @@ def _there(name: str, state: Values) -> Rule:
     words = f"{WORDS[name]} are {'' if share == 1 else 'mostly '}there"
     rest: dict[str, Any] = {
         "critical": name == "label" and share == 1,
-        "why": f"{state.count:,} of {n:,} readable images had one.",
+        "why": f"{state.count:,} of {n:,} readable images had one,"
+        f" {state.distinct:,} different in all.",
         "fix": "Fill in what is missing, or leave those images out.",
     }
     if COLUMNS[name].dtype == "str":  # where empty text is what missing is elsewhere

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from flows.cli import main
+from tasks.accept import find_reference
 from tasks.validate import validate_drift
-from tests.datasets import make_dataset, make_era
+from tests.datasets import make_dataset, make_era, rewrite
 
 
 @pytest.fixture
@@ -30,6 +31,14 @@ def test_history_lists_checks_and_the_figures_of_a_rule(checked, capfd):
     assert "Did you mean `brightness is as usual`" in capfd.readouterr().err
     assert main([*asked, "contract=drifts"]) == 2
     assert "Did you mean `drift`" in capfd.readouterr().err
+
+
+def test_a_draft_is_of_the_last_split_unless_told_otherwise(checked):
+    assert find_reference(checked.uri, None).stage == "ingest"
+    split = rewrite(checked, "split", use=np.zeros(400, np.int8))
+    rewrite(split, "audit", suspicion=np.zeros(400))
+    assert find_reference(checked.uri, None) == split
+    assert find_reference(checked.uri, "audit").stage == "audit"
 
 
 def test_a_draft_is_suggested_tried_and_accepted(checked, tmp_path, monkeypatch, capfd):
