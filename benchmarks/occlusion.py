@@ -6,8 +6,9 @@ Trains two classifiers on the official split at 64 px, alike but for occluders i
 second one's views, and a network that finds covered pixels, which never saw textures.
 Then covers test images by each family in turn and asks five arms: the plain classifier,
 the one trained with occluders, the plain one after inpainting under the true mask and
-under the found one, and the trained one after inpainting under the found one. What is
-there already under SIGHTLINE_HOME is not done again. Prints one JSON line.
+under the found one, and the trained one after inpainting under the found one. As a
+rival in finding, the error of a PCA of bare patches. What is there already under
+SIGHTLINE_HOME is not done again. Prints one JSON line.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ GROCERY = ROOT.parent / "shared" / "data" / "grocery" / "manifest.csv"
 FRACTIONS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
 ARMS = ("plain", "trained", "true mask", "found mask", "trained, found mask")
 DRAWS = 1000
+SIDE = 8
 
 
 def prepare(data: Path, *, epochs: int, detector_epochs: int) -> dict[str, Any]:
@@ -49,6 +51,7 @@ def prepare(data: Path, *, epochs: int, detector_epochs: int) -> dict[str, Any]:
     )
     gentle = AugmentSettings.model_validate(vars(GENTLE))
     made: dict[str, Any] = {"detector": load_detector(Path(found.found.detector.uri))}
+    made["settings"] = OcclusionSettings(epochs=detector_epochs)
     made["figures"] = found.found.model_dump(mode="json", exclude={"history"})
     for name, chance in (("plain", 0.0), ("trained", 0.5)):
         views = gentle.model_copy(update={"occlude": chance})
@@ -99,6 +102,43 @@ def answers(
     return {arm: np.stack(parts) for arm, parts in right.items()}
 
 
+def patches(images: Any) -> Any:
+    """Return every square of SIDE pixels in 0..1, (n, h', w', 3 SIDE^2)."""
+    window = np.lib.stride_tricks.sliding_window_view(
+        images.astype(np.float32) / 255, (SIDE, SIDE), axis=(1, 2)
+    )
+    return window.reshape(*window.shape[:3], -1)
+
+
+def bare_patches(made: dict[str, Any]) -> tuple[Any, Any]:
+    """Return the centre and the 16 main axes of patches of training images."""
+    from tasks.split import TRAIN
+
+    dataset = made["dataset"]
+    rows = np.flatnonzero(dataset.column("use") == TRAIN)[::13]
+    flat = patches(dataset.take(rows)).reshape(-1, 3 * SIDE**2)[::37]
+    centre = flat.mean(axis=0)
+    return centre, np.linalg.eigh(np.cov(flat - centre, rowvar=False))[1][:, -16:]
+
+
+def reconstruction(
+    made: dict[str, Any], basis: tuple[Any, Any], rows: Any, family: str
+) -> float:
+    """Return the pixel AUROC of a rival: how badly a PCA of bare patches fits."""
+    from tasks.occlusion import _auroc, covered_rows, pixel_counts
+
+    centre, axes = basis
+    _, seen, mask = covered_rows(made["dataset"], rows, family, made["settings"])
+    edge = ((0, 0), (SIDE // 2, SIDE // 2 - 1), (SIDE // 2, SIDE // 2 - 1), (0, 0))
+    total = 0
+    for image, truth in zip(np.pad(seen, edge, "reflect"), mask, strict=True):
+        flat = patches(image[None]) - centre
+        error = ((flat - flat @ axes @ axes.T) ** 2).mean(axis=-1)
+        # The fourth root spreads small errors over the bins; ranks are all that counts.
+        total = total + pixel_counts(np.minimum(error, 1) ** 0.25, truth[None])
+    return float(_auroc(total)[0, 0])
+
+
 def curve(right: Any) -> list[float]:
     """Return top-1 at each covered share."""
     return [round(float(x), 4) for x in right.mean(axis=1)]
@@ -140,6 +180,7 @@ def main() -> None:
     for family in OCCLUDERS:
         right[family] = answers(made, rows, family, method=given.method)
         print(family, "done", file=sys.stderr)
+    basis = bare_patches(made)
     areas = {
         arm: np.mean([area(right[name][arm]) for name in OCCLUDERS], axis=0)
         for arm in ARMS
@@ -169,6 +210,10 @@ def main() -> None:
                     for name, found in right.items()
                 },
                 "detector": made["figures"],
+                "reconstruction_auroc": {
+                    name: round(reconstruction(made, basis, rows[:100], name), 3)
+                    for name in OCCLUDERS
+                },
             }
         )
     )
