@@ -101,8 +101,11 @@ def prepare(
     """
     contracts: list[ContractReport] = []
     own = own_contracts(settings.contracts)
-    detectors = str(workspace.detectors_root())
-    detector = wanted_detector(settings.inpaint, detectors=detectors)
+    detector = wanted_detector(
+        settings.inpaint,
+        size=settings.decode.image_size,
+        detectors=str(workspace.detectors_root()),
+    )
     with clock.stage("ingest"):
         ingested = ingest_dataset(
             place,

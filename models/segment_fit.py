@@ -31,6 +31,7 @@ from models.segment import UNet
 from models.steps import AXIS, Channels, TrainState, create_state, eval_params
 
 Record = dict[str, Any]
+OnProgress = Callable[[int, int, float, str], None]
 # Stored chunks mixed with one another, as in `fit`.
 GROUP = 16
 
@@ -54,7 +55,7 @@ class SegmentSettings:
     most: float = 0.5
     bare: float = 0.2
     epochs: int = 40
-    batch_size: int = 64
+    batch_size: int = 32
     learning_rate: float = 4e-3
     ema: float = 0.995
     seed: int = 0
@@ -68,8 +69,7 @@ def fit_segment(
     std: Channels,
     run_dir: Path,
     mesh: Mesh | None = None,
-    validate: Callable[[Any, Any], Record] | None = None,
-    on_progress: Callable[[int, int, float, str], None] | None = None,
+    on_progress: OnProgress | None = None,
 ) -> tuple[Any, Any, list[Record]]:
     """Train a network that finds occluders, or go on with the run in `run_dir`.
 
@@ -83,7 +83,6 @@ def fit_segment(
         std: Channel standard deviations of 0..1 pixels.
         run_dir: Folder of `metrics.jsonl` and `checkpoints`; made if missing.
         mesh: Devices to split each batch over.
-        validate: Gives figures of (params, stats) to note after every epoch.
         on_progress: Called with images done, images in all, images per second, a note.
 
     Returns:
@@ -93,7 +92,8 @@ def fit_segment(
         UsageError: `run_dir` holds a run with other settings or images.
         SightlineError: The loss is no longer a number.
     """
-    steps = steps_per_epoch(len(source.train_rows), settings.batch_size)
+    n = len(source.train_rows)
+    steps = steps_per_epoch(n, settings.batch_size)
     tx = muon(warmup_cosine(settings.learning_rate, settings.epochs * steps))
     graphdef, state = create_state(UNet(rngs=nnx.Rngs(settings.seed)), tx)
     step = make_step(graphdef, tx, settings=settings, mean=mean, std=std, mesh=mesh)
@@ -101,15 +101,7 @@ def fit_segment(
     with machine_errors(run_dir):
         run_dir.mkdir(parents=True, exist_ok=True)
     with locked(run_dir, patience=0):
-        found = restore_latest(run_dir, state)
-        history = found.memory.get("history", [])
-        if found.epoch:
-            state = found.state
-            if found.memory["identity"] != identity:
-                raise UsageError(
-                    f"{run_dir} holds a run with other settings or images. Remove it"
-                    " to start over."
-                )
+        state, history = _resumed(run_dir, state, identity)
         # Copies, since the step gives the buffers of the state away.
         state = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), state)
         state = place(state, mesh, split=False)
@@ -124,15 +116,28 @@ def fit_segment(
         with contextlib.closing(batches):
             for epoch in range(len(history) + 1, settings.epochs + 1):
                 state, line = _epoch(step, state, batches, steps, epoch=epoch)
-                line |= validate(*eval_params(state)) if validate else {}
                 history = [*history, line]
                 _keep(run_dir, state, history, identity)
                 if on_progress:
-                    of = f"epoch {epoch}/{settings.epochs}, loss {line['loss']:.3f}"
-                    n = len(source.train_rows)
-                    on_progress(epoch * n, settings.epochs * n, n / line["seconds"], of)
+                    note = f"epoch {epoch}/{settings.epochs}, loss {line['loss']:.3f}"
+                    rate = n / line["seconds"]
+                    on_progress(epoch * n, settings.epochs * n, rate, note)
     params, stats = jax.device_get(eval_params(state))
     return params, stats, history
+
+
+def _resumed(
+    run_dir: Path, state: TrainState, identity: str
+) -> tuple[TrainState, list[Record]]:
+    found = restore_latest(run_dir, state)
+    if not found.epoch:
+        return state, []
+    if found.memory["identity"] != identity:
+        raise UsageError(
+            f"{run_dir} holds a run with other settings or images. Remove it to start"
+            " over."
+        )
+    return found.state, found.memory["history"]
 
 
 def _epoch(

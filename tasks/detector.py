@@ -30,12 +30,13 @@ class DetectorRef(Reference):
     run: str = Field(description="Run that trained it.")
     uri: str = Field(description="Folder of its weights.")
     sha256: str = Field(description="Digest of its weights.")
+    image_size: int = Field(description="Side of the images that it knows, pixels.")
 
 
 def keep_detector(detectors: Path, ref: DetectorRef) -> None:
     """Let `ref` be found by its name from now on, in place of an older one."""
     detectors.mkdir(parents=True, exist_ok=True)
-    kept = ref.model_dump_json(include={"run", "sha256"})
+    kept = ref.model_dump_json(include={"run", "sha256", "image_size"})
     write_over(detectors / f"{ref.name}.json", kept)
 
 
@@ -60,6 +61,16 @@ def find_detector(detectors: Path, name: str) -> DetectorRef:
     kept = json.loads(path.read_text("utf-8"))
     folder = detectors.parent / "runs" / kept["run"] / "model"
     return DetectorRef(name=name, uri=str(folder), **kept)
+
+
+def check_size(known: int, size: int) -> None:
+    """Raise UsageError unless images of side `size` are those that are `known`."""
+    if size != known:
+        raise UsageError(
+            f"The network that finds occlusion knows images of {known} pixels, these"
+            f" have {size}. Train one for them: sightline occlusion"
+            f" decode.image_size={size}"
+        )
 
 
 class Detector:
@@ -93,18 +104,14 @@ class Detector:
         Raises:
             UsageError: The images have another size than those it has learnt from.
         """
-        if images.shape[1] != self.image_size:
-            raise UsageError(
-                f"The network that finds occlusion knows images of {self.image_size}"
-                f" pixels, these have {images.shape[1]}. Train one for this size:"
-                " sightline occlusion."
-            )
+        check_size(self.image_size, images.shape[1])
         out = np.empty(images.shape[:3], np.float32)
         for start in range(0, len(images), self._width):
             batch = images[start : start + self._width]
             padded = batch[np.resize(np.arange(len(batch)), self._width)]
             logits = np.asarray(self._predict(*self._weights, padded))[: len(batch)]
-            out[start : start + len(batch)] = 1 / (1 + np.exp(-logits))
+            # Beyond 60 the answer is 0 or 1 in float32 anyway.
+            out[start : start + len(batch)] = 1 / (1 + np.exp(-logits.clip(-60, 60)))
         return out
 
 

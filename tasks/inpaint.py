@@ -13,14 +13,21 @@ from pydantic import Field, model_validator
 
 from data_contracts.config import Settings
 from data_contracts.dataset import Array
+from data_contracts.errors import UsageError
 from data_contracts.references import DatasetRef
 from data_contracts.store import Dataset
-from tasks.detector import Detector, DetectorRef, find_detector, load_detector
+from tasks.detector import (
+    Detector,
+    DetectorRef,
+    check_size,
+    find_detector,
+    load_detector,
+)
 from tasks.parallel import Span, map_spans, spans
 from tasks.stage import Build, run_stage, stage_task
 
 VERSION = 1
-# Radius in pixels of what each painted pixel is made of; measured best at 64 pixels.
+# How far around it each painted pixel looks, in pixels.
 RADIUS = 3
 
 
@@ -107,8 +114,6 @@ def repair_dataset_images(
     assert build.parent is not None
     keep = build.parent.column("keep")
     folder = Path(found.uri)
-    if len(keep):  # a size that does not fit is told before any work
-        load_detector(folder)(np.asarray(build.parent.images[:1]))
 
     def work(group: zarr.Group, span: Span) -> tuple[Array, Array]:
         pixels: Any = group["images"]
@@ -149,27 +154,44 @@ def inpaint_dataset(
     )
 
 
-def wanted_detector(settings: InpaintSettings, *, detectors: str) -> DetectorRef | None:
+def wanted_detector(
+    settings: InpaintSettings, *, size: int, detectors: str
+) -> DetectorRef | None:
     """Return the network that the stage needs, None where the stage is off.
 
+    Args:
+        settings: Of the stage.
+        size: Side of the images, pixels.
+        detectors: Folder of the networks by name.
+
     Raises:
-        UsageError: There is no network of that name.
+        UsageError: There is no network of that name, or it knows another size.
     """
     if settings.method == Method.off or settings.detector is None:
         return None
-    return find_detector(Path(detectors), settings.detector)
+    found = find_detector(Path(detectors), settings.detector)
+    check_size(found.image_size, size)
+    return found
 
 
 def keep_beside(model: Path, dataset: Dataset, *, runs: Path) -> None:
     """Copy the network that repaired the training images into the folder `model`.
 
     Serving then repairs by the same weights, whatever is trained under its name later.
+
+    Raises:
+        UsageError: The network's run was removed.
     """
     used = dataset.attributes.get("inpaint")
     if used is not None:
-        folder = model / "detector"
+        folder, origin = model / "detector", runs / used["run"] / "model"
+        if not origin.is_dir():
+            raise UsageError(
+                f"{origin} is gone, which repaired the images. Train the network again:"
+                " sightline occlusion."
+            )
         shutil.rmtree(folder, ignore_errors=True)
-        shutil.copytree(runs / used["run"] / "model", folder)
+        shutil.copytree(origin, folder)
 
 
 def repaired_as_trained(images: Array, meta: dict[str, Any], model: Path) -> Array:

@@ -197,6 +197,7 @@ def _train(
             run=folder.name,
             uri=str(folder / "model"),
             sha256=memory["sha256"],
+            image_size=dataset.image_size,
         ),
         figures=[
             judge_family(detector, dataset, judged, str(family), settings)

@@ -26,6 +26,7 @@ from tasks.inpaint import (
     InpaintSettings,
     Method,
     inpaint_dataset,
+    keep_beside,
     paint_over,
     repair,
     repaired_as_trained,
@@ -72,7 +73,13 @@ def home(tmp_path_factory):
     sha256 = json.loads((model / "memory.json").read_text())["sha256"]
     keep_detector(
         home / "detectors",
-        DetectorRef(name="holes", run="holes-run", uri=str(model), sha256=sha256),
+        DetectorRef(
+            name="holes",
+            run="holes-run",
+            uri=str(model),
+            sha256=sha256,
+            image_size=SIDE,
+        ),
     )
     return home
 
@@ -154,6 +161,15 @@ def test_serving_sees_the_pixels_that_training_saw(home):
     np.testing.assert_array_equal(np.concatenate(served), Dataset(ref).images[:])
 
 
+def test_a_model_without_the_network_that_repaired_its_images_is_not_kept(
+    home, tmp_path
+):
+    found = find_detector(home / "detectors", "holes")
+    ref = inpaint_dataset(prepared(tmp_path), settings(), found=found)
+    with pytest.raises(UsageError, match="is gone"):
+        keep_beside(tmp_path / "model", Dataset(ref), runs=tmp_path / "elsewhere")
+
+
 def test_without_the_stage_serving_changes_nothing():
     images = smooth(2)
     assert repaired_as_trained(images, {"inpaint": None}, Path("nowhere")) is images
@@ -173,11 +189,15 @@ def test_impossible_settings_are_refused(given, said):
 
 
 def test_an_unknown_network_is_refused_and_the_known_are_named(home):
-    ask = functools.partial(wanted_detector, detectors=str(home / "detectors"))
+    ask = functools.partial(
+        wanted_detector, detectors=str(home / "detectors"), size=SIDE
+    )
     assert ask(InpaintSettings()) is None
     assert ask(settings()) == find_detector(home / "detectors", "holes")
     with pytest.raises(UsageError, match="known: holes"):
         ask(settings(detector="hole"))
+    with pytest.raises(UsageError, match="16 pixels, these have 32"):
+        ask(settings(), size=32)
 
 
 def test_the_area_under_the_curve_is_that_of_all_pairs_of_pixels():
