@@ -59,16 +59,22 @@ def main() -> None:
 def compare(runs: dict[str, Callable[[], None]], options: Any) -> dict[str, Any]:
     """Alternate rounds; the first of each compiles and does not count."""
     spent: dict[str, list[float]] = {name: [] for name in runs}
+    busy: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(options.rounds + 1):
         for name, run in runs.items():
-            start = time.perf_counter()
+            start, begun = time.perf_counter(), time.process_time()
             run()
             spent[name].append(time.perf_counter() - start)
+            busy[name].append(time.process_time() - begun)
     result: dict[str, Any] = {}
     for name, times in spent.items():
         result[f"{name}_images_per_second"] = round(options.batch / min(times[1:]))
     for name in runs:
         if name != "ours":
+            if options.cores == 1:  # the time of other processes is not seen
+                result[f"ratio_{name}_cpu_seconds"] = round(
+                    min(busy[name][1:]) / min(busy["ours"][1:]), 2
+                )
             pairs = zip(spent[name][1:], spent["ours"][1:], strict=True)
             result[f"ratio_{name}"] = round(
                 result["ours_images_per_second"] / result[f"{name}_images_per_second"],

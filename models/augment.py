@@ -19,7 +19,7 @@ from models.geometry import draw_maps, sample
 from models.grain import Grain, add_grain, draw_grain
 from models.holes import Holes, draw_holes, erase
 from models.occlude import occlude_some
-from models.passes import apart, by_chunk
+from models.passes import apart, by_chunk, where_needed
 from models.policies import draw_ops
 from models.recipe import NONE, Augment
 
@@ -105,13 +105,15 @@ def _passes(images: jax.Array, draws: Draws, size: int) -> jax.Array:
     if draws.colour is not None:
         grey = apart(mean_grey, images)
         planes = apart(recolour, planes, draws.colour, grey)
-    if draws.focus is not None:
-        planes = apart(refocus, planes, draws.focus)
-    if draws.grain is not None:
-        planes = apart(add_grain, planes, draws.grain)
-    if draws.blocks is not None:
-        planes = apart(compress, planes, draws.blocks)
-    return planes if draws.holes is None else erase(planes, draws.holes)
+    for change, function in (
+        (draws.focus, refocus),
+        (draws.grain, add_grain),
+        (draws.blocks, compress),
+        (draws.holes, erase),
+    ):
+        if change is not None:
+            planes = where_needed(change.needed, function, planes, change)
+    return planes
 
 
 def _occlude(pixels: jax.Array, key: jax.Array, settings: Augment) -> jax.Array:

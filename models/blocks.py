@@ -37,6 +37,11 @@ class Blocks:
 
     quality: jax.Array
 
+    @property
+    def needed(self) -> jax.Array:
+        """Whether each image is compressed."""
+        return self.quality <= 100
+
 
 def draw_blocks(key: jax.Array, n: int, settings: Augment) -> Blocks | None:
     """Draw the quality of `n` images; None where no image is compressed."""
@@ -64,7 +69,7 @@ def compress(planes: jax.Array, blocks: Blocks) -> jax.Array:
     back = back.reshape(3, n, high * SIDE, wide * SIDE)[:, :, :h, :w]
     from_ycc = jnp.asarray(np.linalg.inv(TO_YCC), jnp.float32)
     rgb = jnp.clip((jnp.tensordot(from_ycc, back, 1) + 128) / 255, 0, 1)
-    return jnp.where(blocks.quality[:, None, None] <= 100, rgb, planes)
+    return jnp.where(blocks.needed[:, None, None], rgb, planes)
 
 
 def _steps(quality: jax.Array) -> jax.Array:

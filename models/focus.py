@@ -30,6 +30,11 @@ class Focus:
     strength: jax.Array
     largest: float = dataclasses.field(metadata={"static": True})
 
+    @property
+    def needed(self) -> jax.Array:
+        """Whether each image changes."""
+        return self.strength != 0
+
 
 def draw_focus(
     key: jax.Array, n: int, settings: Augment, amounts: Amounts | None = None

@@ -36,6 +36,13 @@ class Grain:
     speckle: jax.Array | None = None
     impulse: jax.Array | None = None
 
+    @property
+    def needed(self) -> jax.Array:
+        """Whether each image gets noise."""
+        kinds = (self.gaussian, self.shot, self.speckle, self.impulse)
+        amounts = [kind for kind in kinds if kind is not None]
+        return jnp.stack(amounts).max(0) > 0
+
 
 def draw_grain(key: jax.Array, n: int, settings: Augment) -> Grain | None:
     """Draw the noise of `n` images, one kind at most for each; None without any."""

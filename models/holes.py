@@ -28,6 +28,11 @@ class Holes:
     seed: jax.Array | None
     fill: str = dataclasses.field(metadata={"static": True})
 
+    @property
+    def needed(self) -> jax.Array:
+        """Whether each image has a hole."""
+        return self.half.max((1, 2)) > 0
+
 
 def draw_holes(key: jax.Array, n: int, settings: Augment) -> Holes | None:
     """Draw the holes of `n` views; None where nothing is erased.

@@ -34,6 +34,26 @@ def apart(function: Callable[..., Any], *inputs: Any) -> Any:
     return jax.lax.cond(probe == probe, function, lambda *_: none, *inputs)
 
 
+def where_needed(
+    needed: jax.Array,
+    function: Callable[..., jax.Array],
+    planes: jax.Array,
+    *rest: Any,
+) -> jax.Array:
+    """Return `function(planes, *rest)`, or `planes` where no image needs it.
+
+    Args:
+        needed: Whether each image does, (n,).
+        function: Leaves the images that do not need it as they are.
+        planes: Pixels.
+        rest: What else it takes.
+    """
+    if not _on_cpu():
+        return function(planes, *rest)
+    # Of large images a chunk holds one, so that a chance of a half is half the cost.
+    return jax.lax.cond(needed.any(), function, lambda same, *_: same, planes, *rest)
+
+
 def by_chunk(function: Callable[[Any], jax.Array], batch: Any, *, each: int) -> Any:
     """Return `function(batch)`, some images at a time on a CPU.
 

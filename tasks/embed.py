@@ -18,7 +18,7 @@ from data_contracts.references import DatasetRef, ModelRef
 from data_contracts.store import Dataset
 from models.recipe import GENTLE
 from tasks.augment_settings import AugmentSettings
-from tasks.inference import Predictor, fitted
+from tasks.inference import Predictor, devices, fitted
 from tasks.progress import Progress
 from tasks.split import TRAIN
 from tasks.stage import Build, run_stage, stage_task
@@ -86,6 +86,7 @@ class OnPatches:
     """An encoder that was learnt from the patches of training images."""
 
     def __init__(self, dataset: Dataset, *, seed: int) -> None:
+        devices()
         from models.patches import SIDE, learn_patches
 
         self._side = SIDE

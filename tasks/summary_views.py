@@ -9,6 +9,7 @@ import numpy as np
 from data_contracts.dataset import Array
 from data_contracts.store import Dataset
 from models.recipe import NONE, Augment
+from tasks.augment_settings import AugmentSettings
 from tasks.gallery import Augmented
 from tasks.train import labels_to_learn, pick_rows, recipe_of
 from tasks.train_settings import TrainSettings
@@ -68,13 +69,29 @@ def seen_in_training(
     images = source.take(rows)
     augment = recipe_of(settings, n=len(train)).augment
     names, label = source.names("label_names"), labels_to_learn(source)
+    number = source.column("view") if source.has("view") else np.zeros(source.n, int)
     labels = [names[label[row]] for row in rows]
     seen, words = _views(images, labels, augment, seed=settings.seed)
     shown = [
-        Augmented(seen=seen[i], original=images[i], label=labels[i], words=words[i])
-        for i in range(len(rows))
+        Augmented(
+            seen=seen[i],
+            original=images[i],
+            label=labels[i] + (f", stored view {number[row]}" if number[row] else ""),
+            words=words[i],
+        )
+        for i, row in enumerate(rows)
     ]
-    return shown, describe_views(augment)
+    return shown, "; ".join(filter(None, [describe_views(augment), _stored(source)]))
+
+
+def _stored(source: Dataset) -> str:
+    """Say how stored views were made, if there are any."""
+    for entry in source.attributes["lineage"]:
+        if entry["stage"] == "views":
+            stored = AugmentSettings.model_validate(entry["settings"]["augment"])
+            said = describe_views(Augment(**stored.model_dump()))
+            return f"in {entry['settings']['views']} stored views of each image, {said}"
+    return ""
 
 
 def _views(

@@ -14,6 +14,7 @@ from tasks.clean import CleanSettings, clean_dataset
 from tasks.split import SplitSettings, split_dataset
 from tasks.summary_views import VIEWS, describe_views, seen_in_training
 from tasks.train_settings import TrainSettings
+from tasks.views import STILL_DEFAULT, StoredViews, store_views
 from tests.datasets import make_dataset
 
 
@@ -42,6 +43,14 @@ def test_a_policy_names_its_ops_for_each_view(tmp_path: Path):
     assert {"rotate", "equalize", "shear x"} <= said
     assert "RandAugment" in words
     assert "turn" not in words
+
+
+def test_stored_views_are_named_as_such(tmp_path: Path):
+    stored = StoredViews(views=9, augment=STILL_DEFAULT)
+    made = Dataset(store_views(divided(tmp_path).ref, stored))
+    shown, words = seen_in_training(made, TrainSettings(epochs=5))
+    assert any("stored view" in item.label for item in shown)
+    assert "in 9 stored views of each image, crop of 40% to 100%" in words
 
 
 def test_nothing_asked_is_nothing_said():

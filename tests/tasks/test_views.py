@@ -8,7 +8,10 @@ from pydantic import ValidationError
 
 from data_contracts.errors import ContractError, UsageError
 from data_contracts.store import Dataset
+from flows import stages
 from flows.datasets import MaterialiseConfig, materialise
+from flows.result import Clock
+from flows.stages import StageSettings
 from models.recipe import Augment
 from tasks.augment_settings import AugmentSettings
 from tasks.browse import find_snapshot
@@ -157,6 +160,19 @@ def test_a_policy_can_be_stored(tmp_path: Path):
     assert stored.augment.policy == "rand"
     assert left.augment is not None
     assert left.augment.policy == "none"
+
+
+def test_the_flow_stores_views_and_trains_on_them(tmp_path: Path):
+    datasets, train = {"split": divided(tmp_path)}, TrainSettings(epochs=40)
+    wanted = StageSettings(train=train, materialise=MaterialiseSettings(views=2))
+    done, contracts, left = stages.materialise(datasets, wanted, clock=Clock())
+    assert [*done] == ["split", "views"]
+    assert stages.last(done).n > datasets["split"].n
+    assert [contract.contract for contract in contracts] == ["views"]
+    assert left.augment != train.augment
+    usual = StageSettings(train=train)
+    same = stages.materialise(datasets, usual, clock=Clock())
+    assert same == (datasets, [], train)
 
 
 def test_the_verb_stores_views_that_the_dataset_then_lists(tmp_path: Path):
