@@ -35,10 +35,10 @@ class Filled:
 
 def fill_text(dataset: Dataset, settings: ImputeSettings, start: Any) -> Filled:
     """Fill missing texts: a constant, the commonest, or the nearest image's."""
-    text = dataset.column("text")
-    gaps = (text == "") & dataset.column("ok")
     if settings.text == FillColumn.keep:
         return Filled()
+    text = dataset.column("text")
+    gaps = (text == "") & dataset.column("ok")
     value = start or settings.text_value
     if settings.text == FillColumn.neighbours:
         known = _known(dataset, text != "", "text")
@@ -53,10 +53,10 @@ def fill_text(dataset: Dataset, settings: ImputeSettings, start: Any) -> Filled:
 
 def fill_domain(dataset: Dataset, settings: ImputeSettings, start: Any) -> Filled:
     """Fill missing domains: a constant, the commonest, or the neighbours' vote."""
-    domain, names = dataset.column("domain"), dataset.names("domain_names")
-    gaps = (domain < 0) & dataset.column("ok")
     if settings.domain == FillColumn.keep:
         return Filled()
+    domain, names = dataset.column("domain"), dataset.names("domain_names")
+    gaps = (domain < 0) & dataset.column("ok")
     if settings.domain == FillColumn.neighbours:
         known = _known(dataset, domain >= 0, "domain")
         near, cosines = nearest_rows(dataset, gaps, known, k=settings.voters)
