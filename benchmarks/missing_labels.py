@@ -29,7 +29,7 @@ from data_contracts.store import Dataset
 from flows.result import Clock
 from flows.stages import StageSettings, curate, last, prepare
 from tasks.decode import DecodeSettings
-from tasks.embed import encoder_of
+from tasks.embed import network_of
 from tasks.impute import open_rows, predict_labels, vote_labels
 from tasks.impute_settings import ImputeSettings
 from tasks.inference import Predictor, predict_rows
@@ -106,7 +106,7 @@ def arm(
     if dataset.has("imputed"):
         found["filled"] = filled(dataset, truth)
     if "embed" in datasets:
-        encoder, _ = encoder_of(
+        encoder, _ = network_of(
             datasets["split"],
             settings.embed,
             name=name,

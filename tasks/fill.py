@@ -17,6 +17,7 @@ from data_contracts.errors import UsageError
 from data_contracts.store import Dataset
 from tasks.annotate import extend_names, ragged
 from tasks.impute_settings import FillColumn, FillNumbers, ImputeSettings
+from tasks.inference import devices
 from tasks.labels import tags_of
 from tasks.split import TRAIN
 
@@ -197,6 +198,7 @@ def nearest_rows(
         known: Rows to choose from.
         k: How many; fewer where fewer are known.
     """
+    devices()  # before anything else touches JAX
     from models.neighbours import nearest
 
     embeddings: Any = dataset.embeddings.oindex

@@ -40,8 +40,9 @@ class ImputeSettings(Settings):
 
     labels: FillLabels = Field(
         FillLabels.drop,
-        description="Images without a label: drop, keep for self-training (the encoder"
-        " labels those it is sure of), or fill by neighbours. Training images alone.",
+        description="Images without a label: drop, keep for self-training (the champion"
+        " or a quick fit labels those it is sure of), or fill by neighbours. Training"
+        " images alone.",
     )
     min_confidence: float = Field(
         0.9, gt=0, le=1, description="Self-training: least probability of a label."
@@ -102,6 +103,5 @@ class ImputeSettings(Settings):
 
     @property
     def by_embeddings(self) -> bool:
-        """Whether filling takes embeddings, or the network that makes them."""
-        columns = (self.text, self.domain, self.tags)
-        return self.labels != FillLabels.drop or FillColumn.neighbours in columns
+        """Whether filling takes embeddings."""
+        return "neighbours" in (self.labels, self.text, self.domain, self.tags)

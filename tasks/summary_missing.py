@@ -11,7 +11,7 @@ from tasks.gallery import Filled
 SHOWN = 12
 HOW = {
     "neighbours": "by the vote of their nearest training images",
-    "self-training": "by an encoder that was sure of them",
+    "self-training": "by a network that was sure of them",
 }
 
 

@@ -215,4 +215,5 @@ def test_the_stage_runs_only_where_something_is_to_be_filled():
     assert ImputeSettings(text="mode").asked
     assert not ImputeSettings(text="mode").by_embeddings
     assert ImputeSettings(tags="neighbours").by_embeddings
-    assert ImputeSettings(labels="keep").by_embeddings
+    assert ImputeSettings(labels="neighbours").by_embeddings
+    assert not ImputeSettings(labels="keep").by_embeddings
