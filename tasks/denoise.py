@@ -9,7 +9,7 @@ Blur and JPEG blocks are only marked: no filter tried brings them back
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Any
 
@@ -24,9 +24,11 @@ from tasks.parallel import Span, map_spans, spans
 from tasks.sensor import MEND_FROM
 from tasks.stage import Build, run_stage, stage_task
 
-VERSION = 3
+VERSION = 4
 # Less Gaussian noise than this costs fewer decibels than a filter's own damage.
 LEAST_LEFT = 3.0
+# Non-local means are 1.0 dB better at 224 pixels, 1.7 worse at 96, and 30 times slower.
+NLM_FROM = 192
 # Blur: detail falls with the size to this power, on clean photos of 32 to 224 pixels.
 DETAIL_POWER = 1.2
 FLAT = 25.0  # a variance that JPEG alone gives a flat picture
@@ -60,7 +62,8 @@ class DenoiseSettings(Settings):
     )
     gaussian: GaussianFilter = Field(
         GaussianFilter.auto,
-        description="Filter against Gaussian noise; auto is the bilateral one.",
+        description="Filter against Gaussian noise; auto is bilateral, and nlm from"
+        f" {NLM_FROM} pixels.",
     )
     min_detail: float = Field(
         0.08,
@@ -128,10 +131,17 @@ def denoise(
     out, treated = images.copy(), treatable(noise, left, settings)
     impulse = treated & (noise == "impulse")
     out[impulse] = mended[impulse]
-    smooth = nlm if settings.gaussian == GaussianFilter.nlm else bilateral
+    smooth = filter_of(settings.gaussian, size=images.shape[1])
     for row in np.flatnonzero(treated & (noise == "gaussian")):
         out[row] = smooth(images[row], float(left[row]))
     return out
+
+
+def filter_of(name: GaussianFilter, *, size: int) -> Callable[[Array, float], Array]:
+    """Return the filter of this name for images of side `size`."""
+    if name == GaussianFilter.auto:
+        return nlm if size >= NLM_FROM else bilateral
+    return nlm if name == GaussianFilter.nlm else bilateral
 
 
 def bilateral(image: Array, sigma: float) -> Array:

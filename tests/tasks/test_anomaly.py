@@ -11,11 +11,14 @@ from data_contracts.dataset import NONE
 from data_contracts.references import DatasetRef
 from data_contracts.store import Dataset
 from tasks.anomaly import (
+    LONG,
+    PLAIN,
     AnomalySettings,
     class_distances,
     deviations,
     distances,
     find_dataset_anomalies,
+    strangeness,
 )
 from tasks.clean import CleanSettings, clean_dataset
 from tasks.denoise import DenoiseSettings, denoise_dataset
@@ -136,3 +139,20 @@ def test_strange_figures_are_found_and_the_budget_holds(tmp_path: Path):
     assert (found.column("odd")[[20, 21]] == "strange").all()
     few = AnomalySettings(max_odd=0.005)
     assert (Dataset(find_dataset_anomalies(source, few)).column("odd") != "").sum() == 1
+
+
+def test_noise_that_was_mended_is_not_strange(tmp_path: Path):
+    rng = np.random.default_rng(0)
+    sharpness = np.exp(rng.normal(8, 0.2, N))
+    sharpness[[20, 21]] = 1e5
+    impulse = np.zeros(N)
+    impulse[20] = 0.05
+    given = {"sharpness": sharpness, "sensor_impulse": impulse}
+    source = denoise_dataset(
+        clean_dataset(make_dataset(tmp_path, N, **given), CleanSettings(min_std=0)),
+        DenoiseSettings(),
+    )
+    columns = Dataset(source).columns("treated", *PLAIN, *LONG)
+    found = strangeness(columns, np.ones(N, bool))
+    assert found[20] == 0
+    assert found[21] > 4

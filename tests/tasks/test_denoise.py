@@ -8,7 +8,16 @@ from data_contracts.errors import SightlineError
 from data_contracts.store import Dataset
 from tasks.clean import CleanSettings, clean_dataset
 from tasks.decode import DecodeSettings
-from tasks.denoise import DenoiseSettings, denoise, denoise_dataset, route
+from tasks.denoise import (
+    DenoiseSettings,
+    GaussianFilter,
+    bilateral,
+    denoise,
+    denoise_dataset,
+    filter_of,
+    nlm,
+    route,
+)
 from tasks.ingest import IngestSettings, ingest_dataset
 from tests.datasets import make_dataset
 
@@ -66,6 +75,13 @@ def test_filters_bring_a_noisy_picture_nearer_to_the_clean_one():
         assert error(out[1], clean) < 0.7 * error(gaussian, clean)
         assert np.array_equal(out[2], clean)
         assert np.array_equal(out[3], gaussian), "little noise is left alone"
+
+
+def test_the_automatic_filter_follows_the_size():
+    auto = [filter_of(GaussianFilter.auto, size=size) for size in (64, 96, 224)]
+    assert auto == [bilateral, bilateral, nlm]
+    assert filter_of(GaussianFilter.nlm, size=64) is nlm
+    assert filter_of(GaussianFilter.bilateral, size=224) is bilateral
 
 
 def test_only_noisy_images_are_rewritten(tmp_path):
