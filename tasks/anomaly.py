@@ -1,13 +1,11 @@
 """Find images that do not belong: foreign by their embedding, strange by their figures.
 
-A wrong label is another matter (`audit`): such an image has near neighbours, only in
-another class. What is found here is far from every class, or looks like no other.
+A wrong label is another matter (`audit`): here labels play no part.
 """
 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any
 
 import numpy as np
 from pydantic import Field
@@ -44,10 +42,10 @@ class AnomalySettings(Settings):
         " flagged.",
     )
     odd_above: float = Field(
-        4.0, gt=0, description="Robust deviations from the usual, from which."
+        4.5, gt=0, description="Robust deviations from the usual, from which."
     )
     max_odd: float = Field(
-        0.02, ge=0, le=0.5, description="Largest share of images to find, oddest first."
+        0.05, ge=0, le=0.5, description="Largest share of images to find, oddest first."
     )
     odd_neighbours: int = Field(
         10, ge=1, le=200, description="Nearest images that distance is the mean of."
@@ -80,33 +78,6 @@ def distances(embeddings: Array, groups: Array, pool: Array, *, k: int) -> Array
     return np.where(count, total / np.maximum(count, 1), 1).astype(np.float32)
 
 
-def class_distances(
-    embeddings: Array, groups: Array, labels: Array, pool: Array, *, k: int
-) -> Array:
-    """Return `distances` within each image's own class; 1 without a label."""
-    found = np.ones(len(embeddings), np.float32)
-    for label in np.unique(labels[labels >= 0]):
-        rows = np.flatnonzero(labels == label)
-        # Room to the next power of two: few shapes to compile for.
-        wide = np.zeros((1 << int(len(rows) - 1).bit_length(), embeddings.shape[1]))
-        wide[: len(rows)] = embeddings[rows]
-        code = np.full(len(wide), NONE)
-        code[: len(rows)] = np.where(pool[rows], groups[rows], NONE)
-        own = np.resize(groups[rows], len(wide))
-        found[rows] = _within(wide.astype(np.float32), own, code, k)[: len(rows)]
-    return found
-
-
-def _within(vectors: Array, own: Array, code: Array, k: int) -> Array:
-    from models.neighbours import nearest
-
-    k = min(k, len(vectors))
-    _, cosine = nearest(vectors, vectors, apart=(own, code), k=k)
-    there = cosine > -1.5
-    total = np.where(there, 1 - cosine, 0).sum(1)
-    return np.where(there.any(1), total / np.maximum(there.sum(1), 1), 1)
-
-
 def deviations(values: Array, usual: Array) -> Array:
     """Return how many robust deviations `values` lie off the median of the usual ones.
 
@@ -131,16 +102,21 @@ def strangeness(columns: dict[str, Array], usual: Array) -> Array:
 
 
 def oddness(
-    far: Array, far_class: Array, strange: Array, usual: Array
+    far: Array, beyond: Array, strange: Array, usual: Array
 ) -> tuple[Array, Array]:
-    """Return how odd each image is in robust deviations, and which evidence says so."""
-    evidence = {
-        "far": (deviations(far, usual) + deviations(far_class, usual)) / 2,
-        "strange": strange,
-    }
-    parts = np.stack([*evidence.values()])
-    kinds = np.array(list(evidence), object)[parts.argmax(0)]
-    return np.maximum(parts.max(0), 0).astype(np.float32), kinds
+    """Return how odd each image is in robust deviations, and which evidence says so.
+
+    Args:
+        far: Distance to the nearest others.
+        beyond: Distance to the middle of all, which foreign images that come in numbers
+            cannot hide.
+        strange: From `strangeness`.
+        usual: Rows that say what is usual.
+    """
+    distance = np.maximum(deviations(far, usual), deviations(beyond, usual))
+    distance = np.maximum(distance, 0)
+    kinds = np.where(distance > strange, "far", "strange").astype(object)
+    return (distance + strange).astype(np.float32), kinds
 
 
 def choose(score: Array, judged: Array, settings: AnomalySettings) -> Array:
@@ -154,7 +130,7 @@ def choose(score: Array, judged: Array, settings: AnomalySettings) -> Array:
 
 
 NEEDED = (
-    *("use", "label", "group", "keep", "reason", "remark", "treated"),
+    *("use", "group", "keep", "reason", "remark", "treated"),
     *PLAIN,
     *LONG,
 )
@@ -196,12 +172,16 @@ def judge(
 ) -> tuple[Array, Array]:
     """Return oddness and evidence of the judged images."""
     devices()  # before anything else touches JAX
+    from models.neighbours import half_whitened
+
     part = {name: values[judged] for name, values in columns.items()}
-    embeddings: Any = np.asarray(dataset.embeddings[:])[judged]
-    pool, k = part["use"] == TRAIN, settings.odd_neighbours
-    far = distances(embeddings, part["group"], pool, k=k)
-    own = class_distances(embeddings, part["group"], part["label"], pool, k=k)
-    return oddness(far, own, strangeness(part, pool), pool)
+    pool = part["use"] == TRAIN
+    embeddings = np.asarray(dataset.embeddings[:])[judged]
+    if pool.sum() > 1:
+        embeddings = half_whitened(embeddings, pool)
+    far = distances(embeddings, part["group"], pool, k=settings.odd_neighbours)
+    beyond = np.linalg.norm(embeddings, axis=1)
+    return oddness(far, beyond, strangeness(part, pool), pool)
 
 
 @stage_task(retries=1)
