@@ -81,7 +81,7 @@ class Augment:
     # the whole image at evaluation (arXiv 1906.06423), at 1.5 times the speed.
     resolution: float = 0.75
     size: int | None = None
-    # Off: no measured gain on the groceries yet, and free of cost while off.
+    # Off, and free of cost while off: what they bring is not measured yet.
     flip_up: float = 0.0
     shear: float = 0.0
     perspective: float = 0.0

@@ -17,26 +17,37 @@ HOW = {
 
 def missing_words(source: Dataset) -> list[str]:
     """Say what the source left out, and what was done about it."""
-    columns = source.columns("label", "split", "text", "domain")
+    own = _images(source)
+    columns = {
+        name: values[own]
+        for name, values in source.columns("label", "split", "text", "domain").items()
+    }
     absent = {
         "splits": (columns["split"] < 0, "they were divided by class and look-alikes"),
         "texts": (columns["text"] == "", "classification does not need them"),
         "domains": (columns["domain"] < 0, "they stand in no domain slice"),
     }
-    words = [_label_words(source, columns["label"] < 0)]
+    words = [_label_words(source, columns["label"] < 0, own)]
     words += [
-        f"{int(gone.sum()):,} of {source.n:,} {name} are missing: {done}."
+        f"{int(gone.sum()):,} of {len(gone):,} {name} are missing: {done}."
         for name, (gone, done) in absent.items()
         if gone.any()
     ]
     return [text for text in words if text] + _filled_words(source)
 
 
-def _label_words(source: Dataset, gone: Array) -> str:
+def _images(source: Dataset) -> Array:
+    """Return which rows are images, and no stored views of one."""
+    stored = source.has("view")
+    return source.column("view") == 0 if stored else np.ones(source.n, bool)
+
+
+def _label_words(source: Dataset, gone: Array, own: Array) -> str:
     if not gone.any():
         return ""
-    start = f"{int(gone.sum()):,} of {source.n:,} labels are missing: "
-    imputed = source.column("imputed") if source.has("imputed") else np.empty(0)
+    start = f"{int(gone.sum()):,} of {len(gone):,} labels are missing: "
+    known = source.has("imputed")
+    imputed = source.column("imputed")[own] if known else np.empty(0)
     names, counts = np.unique(imputed[imputed != ""].astype(str), return_counts=True)
     filled = int(counts.sum())
     left = f"{int(gone.sum()) - filled:,} images are not trained on"

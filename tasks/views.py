@@ -137,7 +137,8 @@ def write_views(build: Build, settings: StoredViews) -> None:
         # Filled up to a whole chunk: one compiled program makes all views.
         fill = np.resize(np.arange(span[1] - span[0]), chunk)
         rows, numbers = origin[here][fill], number[here][fill]
-        images = np.asarray(pixels[rows[0] : rows.max() + 1])[rows - rows[0]]
+        ours, place = np.unique(rows, return_inverse=True)
+        images = np.asarray(pixels.oindex[ours, :, :, :])[place]
         seen = view_images(images, rows, numbers, seed=settings.seed, augment=augment)
         seen = seen[: span[1] - span[0]]
         pixels[span[0] : span[1]] = seen

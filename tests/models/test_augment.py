@@ -305,3 +305,12 @@ def test_views_of_one_pixel_wide_images_are_fine():
     seen = np.asarray(augment(photos(2, 1), KEY, only(rotate=10.0)))
     np.testing.assert_allclose(seen, photos(2, 1) / 255, atol=1e-5)
     assert side_of(only(resolution=0.5), 64) == 32
+
+
+def test_the_default_views_are_those_of_the_first_version():
+    soft = (photos() // 4 + 96).astype("uint8")
+    seen = augment(soft, KEY, dataclasses.replace(Augment(), erase=0.4))
+    means = [0.5863, 0.6183, 0.3878, 0.3789, 0.3612, 0.6386, 0.5163, 0.4174]
+    spread = [0.0451, 0.0415, 0.0561, 0.0399, 0.0432, 0.0626, 0.0637, 0.0761]
+    np.testing.assert_allclose(seen.mean((1, 2, 3)), means, atol=1e-4)
+    np.testing.assert_allclose(seen.std((1, 2, 3)), spread, atol=1e-4)

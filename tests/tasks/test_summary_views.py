@@ -12,6 +12,7 @@ from models.recipe import NONE, Augment
 from tasks.augment_settings import AugmentSettings
 from tasks.clean import CleanSettings, clean_dataset
 from tasks.split import SplitSettings, split_dataset
+from tasks.summary_missing import missing_words
 from tasks.summary_views import VIEWS, describe_views, seen_in_training
 from tasks.train_settings import TrainSettings
 from tasks.views import STILL_DEFAULT, StoredViews, store_views
@@ -55,3 +56,9 @@ def test_stored_views_are_named_as_such(tmp_path: Path):
 
 def test_nothing_asked_is_nothing_said():
     assert describe_views(NONE) == ""
+
+
+def test_stored_views_count_as_no_missing_label(tmp_path: Path):
+    before = divided(tmp_path)
+    made = store_views(before.ref, StoredViews(views=3, augment=STILL_DEFAULT))
+    assert missing_words(Dataset(made)) == missing_words(before)

@@ -88,6 +88,11 @@ def test_a_view_depends_on_seed_row_and_number_alone():
     np.testing.assert_array_equal(views(order)[::-1], views(order[::-1]))
     np.testing.assert_array_equal(views(np.array([4] * 6))[0], views(order)[4])
     assert (views(order, seed=1) != views(order)).mean() > 0.5
+    # The same picture in two rows, and two views of one row.
+    images[:] = images[0]
+    seen = views(order)
+    assert (seen[0] != seen[2]).mean() > 0.5
+    assert (seen[0] != seen[1]).mean() > 0.5
 
 
 def test_making_them_again_is_free_and_other_settings_make_others(tmp_path: Path):
