@@ -230,7 +230,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--confidence", type=float, default=0.9)
-    parser.add_argument("--agreement", type=float, default=0.8)
+    parser.add_argument("--agreement", type=float, default=0.6)
     parser.add_argument("--weight", type=float, default=1.0)
     given = parser.parse_args()
     found = []

@@ -22,6 +22,9 @@ from tasks.labels import tags_of
 from tasks.split import TRAIN
 
 BLOCK = 4_096  # images whose neighbours are counted at a time
+# A vote weighs its cosine to this power. Of 4, 8 and 12, with 10, 20 or 30 voters on
+# hidden labels of groceries, 8 filled most at the same share of right labels.
+SHARPNESS = 8
 CELLS = 1 << 24  # votes that are in memory at once: 128 MB
 
 
@@ -199,16 +202,19 @@ def nearest_rows(
         k: How many; fewer where fewer are known.
     """
     devices()  # before anything else touches JAX
-    from models.neighbours import nearest
+    from models.neighbours import half_whitened, nearest
 
     embeddings: Any = dataset.embeddings.oindex
     rows, gallery, k = np.flatnonzero(gaps), embeddings[known], min(k, len(known))
     found = [(np.empty((0, k), np.int64), np.empty((0, k), np.float32))]
     own = np.arange(len(known))
     for start in range(0, len(rows), BLOCK):
-        block = embeddings[rows[start : start + BLOCK]]
-        nobody = np.full(len(block), NONE)  # asks about itself: none is known
-        found.append(nearest(block, gallery, apart=(nobody, own), k=k))
+        both = np.concatenate([gallery, embeddings[rows[start : start + BLOCK]]])
+        if len(known) > 1:
+            both = half_whitened(both, np.arange(len(both)) < len(known))
+        pool, asking = np.split(both, [len(known)])
+        nobody = np.full(len(asking), NONE)  # none of them is in the pool
+        found.append(nearest(asking, pool, apart=(nobody, own), k=k))
     places, cosines = (np.concatenate(part) for part in zip(*found, strict=True))
     return known[places], cosines
 
@@ -218,13 +224,13 @@ def vote(codes: Array, cosines: Array, *, count: int) -> tuple[Array, Array]:
 
     Args:
         codes: What each neighbour says, 0 to `count` - 1, (n, k).
-        cosines: How near it is, (n, k); its vote weighs that much.
+        cosines: How near it is, (n, k); nearer ones weigh more.
         count: How many answers there are.
 
     Returns:
         The answer with most weight, (n,), and its share of all weight, (n,).
     """
-    weight = np.maximum(cosines, 1e-6).astype(np.float64)
+    weight = np.maximum(cosines, 1e-6).astype(np.float64) ** SHARPNESS
     answer, share = np.empty(len(codes), np.int64), np.empty(len(codes))
     step = max(1, CELLS // count)
     for start in range(0, len(codes), step):

@@ -48,9 +48,9 @@ class ImputeSettings(Settings):
         0.9, gt=0, le=1, description="Self-training: least probability of a label."
     )
     min_agreement: float = Field(
-        0.8, gt=0, le=1, description="Neighbours: least share that agree on a label."
+        0.6, gt=0, le=1, description="Neighbours: least share that agree on a label."
     )
-    voters: int = Field(10, ge=1, le=1_000, description="Neighbours that vote.")
+    voters: int = Field(20, ge=1, le=1_000, description="Neighbours that vote.")
     filled_weight: float = Field(
         1.0, gt=0, le=1, description="What a filled label counts in training."
     )
