@@ -88,10 +88,10 @@ def test_neighbours_fill_the_labels_of_training_images(tmp_path: Path):
 
 
 def test_where_neighbours_disagree_the_image_is_left_out(tmp_path: Path):
-    embeddings, heap = two_heaps()
+    _, heap = two_heaps()
     label = heap * (np.arange(N) // 2 % 2)  # the second heap holds both labels
     label[[3, 8]] = -1
-    source = embedded(tmp_path, embeddings, label=label, split=np.zeros(N, int))
+    source = embedded(tmp_path, np.eye(2)[heap], label=label, split=np.zeros(N, int))
     found = imputed(source, labels="neighbours")
     assert found.column("target")[[3, 8]].tolist() == [-1, 0]
     assert found.column("use")[[3, 8]].tolist() == [-1, 0]
