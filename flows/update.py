@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from prefect import flow
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from data_contracts.config import Settings
 from data_contracts.errors import UsageError
@@ -159,7 +159,16 @@ def _settings(config: UpdateConfig, champion: ModelRef) -> StageSettings:
     kept = champion_config(champion)
     same = {key: kept[key] for key in StageSettings.model_fields if key in kept}
     train = _like_champion(config.train, kept["train"])
-    settings = StageSettings.model_validate(same)
+    try:
+        settings = StageSettings.model_validate(same)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise UsageError(
+            f"Version {champion.version} of {config.name!r} was made with settings that"
+            f" this version of Sightline does not read ({where}: {first['msg']}). Train"
+            f" it anew: sightline train data=FOLDER name={config.name}"
+        ) from error
     # The champion's own reviews go on to hold by its snapshot.
     audit = settings.audit.model_copy(update={"review": config.review})
     return settings.model_copy(
