@@ -25,7 +25,7 @@ from tasks.robustness import measure_robustness
 from tasks.scores import shares
 from tasks.split import TEST
 from tasks.stage import stage_task
-from tasks.train import Trained, class_of_rows, count_taught
+from tasks.train import Trained, class_of_rows, count_taught, labels_to_learn
 
 log = logging.getLogger("sightline")
 
@@ -121,7 +121,8 @@ def _evaluate(
 ) -> None:
     names = dataset.names("label_names")
     ids = [names.index(name) for name in trained.classes]
-    labels = class_of_rows(dataset, ids, dataset.column("label"))[rows]
+    # Of a test image, only a person changes what it is.
+    labels = class_of_rows(dataset, ids, labels_to_learn(dataset))[rows]
     store = zarr.open_group(folder / "predictions.zarr", mode="w")
     predictor = Predictor.load(trained.model)
     probs = _predict(predictor, dataset, rows, "evaluate")

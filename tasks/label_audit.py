@@ -53,7 +53,7 @@ class AuditSettings(Settings):
         0.2, gt=0, lt=1, description="Weight in training of a doubtful label."
     )
     folds: int = Field(5, ge=2, le=20, description="Heads; none judges what it saw.")
-    jury: int = Field(30, ge=1, le=500, description="Nearest neighbours that vote.")
+    jury: int = Field(50, ge=1, le=500, description="Nearest neighbours that vote.")
     canary: float = Field(
         0.02,
         gt=0,
@@ -220,6 +220,7 @@ def measure(
         "noise_rate": round(rate, 4),
         "canary_planted": int(where.sum()),
         "canary_auroc": round(auroc(score, where), 4),
+        "canary_floor": settings.canary_floor,
         "canary_found": round(float(caught[where].mean()), 4),
     }
 

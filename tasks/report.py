@@ -33,6 +33,7 @@ from tasks.gallery import (
     data_uri,
 )
 from tasks.report_content import ClassRow, Provenance, ReportContent, SliceRow
+from tasks.summary_labels import MEANING
 from tasks.wording import (
     VERDICTS,
     count,
@@ -329,6 +330,7 @@ def _environment() -> Any:
         "cell": _cell,
         "VERDICTS": VERDICTS,
         "REASONS": REASONS,
+        "MEANING": MEANING,
     }
     return environment
 

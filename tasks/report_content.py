@@ -29,6 +29,7 @@ from tasks.gallery import (
     Quarantined,
     Spoiled,
 )
+from tasks.summary_labels import LabelAudit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +129,7 @@ class ReportContent:
     missing: Sequence[str] = ()
     filled: Sequence[Filled] = ()
     n_filled: int = 0
+    labels: LabelAudit | None = None
     augmented: Sequence[Augmented] = ()
     views: str = ""
     cleaned: Sequence[Cleaned] = ()

@@ -25,6 +25,7 @@ from tasks.split import TEST, TRAIN, VAL
 from tasks.stage import stage_task
 from tasks.summary_contracts import past_checks
 from tasks.summary_inpaint import count_inpainted, inpainted_images
+from tasks.summary_labels import label_audit
 from tasks.summary_missing import count_filled, filled_labels, missing_words
 from tasks.summary_pixels import count_odd, denoised_images, odd_images, spoiled_rows
 from tasks.summary_views import seen_in_training
@@ -93,6 +94,7 @@ def report_run(
         missing=missing_words(dataset),
         filled=filled_labels(dataset),
         n_filled=count_filled(dataset),
+        labels=label_audit(dataset, divided=Dataset(datasets["split"])),
         augmented=augmented,
         views=views,
         cleaned=_cleaned(dataset),

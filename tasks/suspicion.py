@@ -163,10 +163,10 @@ def look(
         neighbours: Number of voters.
         seed: Of the folds.
     """
-    from models.neighbours import half_whitened, nearest
+    from models.neighbours import nearest, partly_whitened
 
     fold = folds_of(labels, group, pool, folds=folds, seed=seed)
-    turned, rows = half_whitened(x, pool), np.flatnonzero(pool)
+    turned, rows = partly_whitened(x, pool), np.flatnonzero(pool)
     index, cosine = nearest(
         turned,
         turned[rows],
@@ -190,9 +190,7 @@ def judge(
     from models.probe import held_out_logits
     from tasks.inference import softmax
 
-    logits = held_out_logits(
-        views.x, labels, views.fold, num_classes=num_classes, l2=1 / num_classes
-    )
+    logits = held_out_logits(views.x, labels, views.fold, num_classes=num_classes)
     votes, voted = poll(labels[views.index], views.cosine, labels)
     return Suspicion(
         probs=softmax(logits),
