@@ -17,7 +17,7 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -121,13 +121,22 @@ def ours(x: NDArray[np.float32], noisy: Ints, *, seed: int) -> dict[str, Any]:
     return {"scores": parts, "found": found, "views": views, "seconds": seconds}
 
 
-def cleanlab(x: NDArray[np.float32], noisy: Ints) -> dict[str, Any]:
-    """Return cleanlab's scores, the larger the more suspicious."""
+def cleanlab(
+    x: NDArray[np.float32], noisy: Ints, *, scaled: bool = False
+) -> dict[str, Any]:
+    """Return cleanlab's scores, the larger the more suspicious.
+
+    Its guides give embeddings to the regression as they are; `scaled` standardises
+    them first.
+    """
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import cross_val_predict
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
 
     start = time.perf_counter()
-    model = LogisticRegression(max_iter=400)
+    head = LogisticRegression(max_iter=400)
+    model = make_pipeline(StandardScaler(), head) if scaled else head
     probs = cross_val_predict(model, x, noisy, cv=FOLDS, method="predict_proba")
     scores = quality(noisy, probs)
     return {"scores": scores, "seconds": time.perf_counter() - start}
@@ -150,38 +159,50 @@ def auprc(score: NDArray[Any], wrong: NDArray[np.bool_]) -> float:
     return round(float(average_precision_score(wrong, score)), 4)
 
 
-def trial(path: Path, kind: str, *, seed: int) -> dict[str, Any]:
-    """Plant one kind of noise and let both look for it."""
+def trials(path: Path, *, seed: int) -> Iterator[dict[str, Any]]:
+    """Plant each kind of noise and let both look for it."""
     from tasks.suspicion import judge, plant, planted_rate
 
     images, labels = load(path, seed=seed)
-    noisy = NOISES[kind](images, labels, np.random.default_rng((seed, 5)))
-    wrong = noisy != labels
     start = time.perf_counter()
     x = embed(images, seed=seed)
     embedding = time.perf_counter() - start
-    mine, theirs = ours(x, noisy, seed=seed), cleanlab(x, noisy)
-    again = quality(noisy, mine["found"].probs)
-    views = mine["views"]
-    planted, where = plant(noisy, views.pool, share=0.02, seed=seed)
-    told = judge(views, planted, num_classes=int(noisy.max()) + 1).score
-    return {
-        "noise": kind,
-        "seed": seed,
-        "realised": round(float(wrong.mean()), 4),
-        "estimated": round(planted_rate(told, where), 4),
-        "embed_seconds": round(embedding, 2),
-        "ours": {name: auprc(part, wrong) for name, part in mine["scores"].items()},
-        "cleanlab": {name: auprc(s, wrong) for name, s in theirs["scores"].items()},
-        "cleanlab_on_our_heads": {name: auprc(s, wrong) for name, s in again.items()},
-        "seconds": round(mine["seconds"], 2),
-        "cleanlab_seconds": round(theirs["seconds"], 2),
-    }
+    for kind, flip in NOISES.items():
+        noisy = flip(images, labels, np.random.default_rng((seed, 5)))
+        wrong = noisy != labels
+        mine, theirs = ours(x, noisy, seed=seed), cleanlab(x, noisy)
+        scaled = cleanlab(x, noisy, scaled=True)
+        views = mine["views"]
+        planted, where = plant(noisy, views.pool, share=0.02, seed=seed)
+        told = judge(views, planted, num_classes=int(noisy.max()) + 1).score
+        rivals = {
+            "cleanlab": theirs["scores"],
+            "cleanlab_scaled": scaled["scores"],
+            "cleanlab_on_our_heads": quality(noisy, mine["found"].probs),
+        }
+        yield {
+            "noise": kind,
+            "seed": seed,
+            "realised": round(float(wrong.mean()), 4),
+            "estimated": round(planted_rate(told, where), 4),
+            "confident": round(mine["found"].confident[0], 4),
+            "embed_seconds": round(embedding, 2),
+            "ours": {name: auprc(part, wrong) for name, part in mine["scores"].items()},
+            **{
+                rival: {name: auprc(score, wrong) for name, score in scores.items()}
+                for rival, scores in rivals.items()
+            },
+            "seconds": round(mine["seconds"], 2),
+            "cleanlab_seconds": round(theirs["seconds"], 2),
+            "cleanlab_scaled_seconds": round(scaled["seconds"], 2),
+        }
 
 
 def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
     """Return the means over seeds, cleanlab by the best of its scores."""
-    best = [max(run["cleanlab"].values()) for run in runs]
+    best = [
+        max(*run["cleanlab"].values(), *run["cleanlab_scaled"].values()) for run in runs
+    ]
     return {
         "ours": round(statistics.mean(run["ours"]["fused"] for run in runs), 4),
         "cleanlab_best": round(statistics.mean(best), 4),
@@ -190,6 +211,9 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
         ),
         "seconds": statistics.median(run["seconds"] for run in runs),
         "cleanlab_seconds": statistics.median(r["cleanlab_seconds"] for r in runs),
+        "cleanlab_scaled_seconds": statistics.median(
+            run["cleanlab_scaled_seconds"] for run in runs
+        ),
     }
 
 
@@ -202,9 +226,9 @@ def main() -> None:
     given = parser.parse_args()
     runs = []
     for seed in range(given.first, given.first + given.seeds):
-        for kind in NOISES:
-            runs.append(trial(given.data, kind, seed=seed))
-            print(runs[-1], file=sys.stderr, flush=True)
+        for run in trials(given.data, seed=seed):
+            runs.append(run)
+            print(run, file=sys.stderr, flush=True)
     found = {
         kind: summary([run for run in runs if run["noise"] == kind]) for kind in NOISES
     }

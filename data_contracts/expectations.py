@@ -87,6 +87,33 @@ class ExpectEachClassToHaveRows(BatchExpectation):
         return _result(finding)
 
 
+class ExpectEachClassToLoseFewRows(BatchExpectation):
+    """No value of `column` has more than a share of its rows among `rows`."""
+
+    column: str
+    rows: dict[str, Any]
+    among: dict[str, Any] = {}  # noqa: RUF012
+    max_share: float | dict[str, Any]
+
+    metric_dependencies = ()
+
+    def _validate(
+        self,
+        metrics: Any,
+        runtime_configuration: Any = None,
+        execution_engine: Any = None,
+    ) -> dict[str, Any]:
+        assert not isinstance(self.max_share, dict)
+        finding = table_rules.each_class_loses_few(
+            _frame(execution_engine),
+            self.column,
+            rows=self.rows,
+            among=self.among,
+            max_share=self.max_share,
+        )
+        return _result(finding)
+
+
 class ExpectOneValuePerGroup(BatchExpectation):
     """No group with several values of `column` among `rows` has a row in `among`."""
 

@@ -105,6 +105,35 @@ def each_class_has_rows(
     return _finding(not short, observed, bad, value=len(short))
 
 
+def each_class_loses_few(
+    frame: pd.DataFrame,
+    column: str,
+    *,
+    rows: Mapping[str, Any],
+    among: Mapping[str, Any],
+    max_share: float,
+) -> Finding:
+    """Check that `rows` take at most `max_share` of each class in `among`.
+
+    Offenders are those rows of the classes that lose more.
+    """
+    _need(frame, column)
+    base = select(frame, among) & frame[column].notna().to_numpy()
+    hits = base & select(frame, rows)
+    size = frame.loc[base, column].value_counts()
+    share = (frame.loc[hits, column].value_counts() / size).fillna(0.0)
+    over = share[share > max_share + 1e-9].sort_values(ascending=False)
+    named = ", ".join(f"{name} ({part:.1%})" for name, part in over[:SHOWN].items())
+    more = f" and {len(over) - SHOWN} more" if len(over) > SHOWN else ""
+    observed = f"{len(size):,} classes"
+    if len(over):
+        observed = f"{len(over):,} of {observed} lose too much: {named}{more}"
+    bad = hits & frame[column].isin(list(over.index)).to_numpy(dtype=bool)
+    return _finding(
+        not len(over), observed, bad, value=float(share.max() if len(share) else 0)
+    )
+
+
 def one_value_per_group(
     frame: pd.DataFrame,
     column: str,

@@ -26,7 +26,12 @@ from tasks.impute import impute_dataset
 from tasks.impute_settings import ImputeSettings
 from tasks.ingest import IngestSettings, ingest_dataset
 from tasks.inpaint import InpaintSettings, inpaint_dataset, wanted_detector
-from tasks.label_audit import AuditSettings, asks_for_audit, audit_dataset
+from tasks.label_audit import (
+    AuditSettings,
+    asks_for_audit,
+    audit_dataset,
+    audit_limits,
+)
 from tasks.label_policy import WrongLabels
 from tasks.listing import SourceSettings
 from tasks.rebalance import rebalance_model
@@ -249,6 +254,11 @@ def learn(
     datasets, found, train = materialise(datasets, settings, clock=clock)
     source, models = last(datasets), str(workspace.models_root())
     runs = str(workspace.runs_root())
+    if "audit" in datasets:
+        with clock.stage("validate"):
+            limits = audit_limits(datasets["audit"], settings.audit)
+            found = validate_dataset(datasets["audit"], "audited", parameters=limits)
+        contracts = [*contracts, found]
     with clock.stage("train"):
         trained = train_model(source, train, name=name, runs=runs, start=start)
         trained = rebalance_model(source, trained, settings.train)

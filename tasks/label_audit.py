@@ -104,7 +104,7 @@ def audit_dataset(
         parent=source,
         version=VERSION,
         settings=settings.model_copy(update={"review": None}),
-        inputs=digest(*(review._asdict() for review in reviews)),
+        inputs=digest(*(review[:-1] for review in reviews)),
     )
 
 
@@ -191,6 +191,7 @@ def judge_labels(
     )
     rate, doubtful = found.confident
     return facts | {
+        "class_limit": min(settings.class_factor * float(suspect[pool].mean()), 1.0),
         "views": list(found.parts),
         "confident_rate": round(rate, 4),
         "confident_count": int(doubtful.sum()),
@@ -256,6 +257,15 @@ def consequences(
         "target": np.where(verdict == Verdict.relabelled, overlay["suggested"], target),
         "weight": np.where(dropped, 0.0, weight).astype(np.float32),
         "use": np.where(dropped, UNUSED, columns["use"]).astype(np.int8),
+    }
+
+
+def audit_limits(source: DatasetRef, settings: AuditSettings) -> dict[str, float]:
+    """Return the limits that the contract `audited` holds a snapshot to."""
+    facts = Dataset(source).attributes["audit"]
+    return {
+        "max_doubted": settings.max_doubted,
+        "class_limit": facts.get("class_limit", 0.0),
     }
 
 

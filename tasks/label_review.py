@@ -35,7 +35,7 @@ class Review(NamedTuple):
     who: str
     when: str
     note: str
-    where: str = ""
+    where: str = ""  # file and line; not a part of the decision
 
 
 def write_suspects(source: DatasetRef, *, out: str) -> int:

@@ -10,7 +10,7 @@ from data_contracts.drift import baseline_of
 from data_contracts.sketch import measure_figures, measure_values
 from data_contracts.verdicts import check_table
 
-STAGES = ("ingested", "drift", "cleaned", "split", "views", "predictions")
+STAGES = ("ingested", "drift", "cleaned", "split", "audited", "views", "predictions")
 N = 120
 LABELS = ["apple", "bread", "cheese"]
 
@@ -51,6 +51,12 @@ def good_table():
             "origin": row,
             "view": 0,
             "use": np.where(row < 54, "train", np.where(row < 60, "val", "test")),
+            "suspicion": row / N,
+            "suggested": [LABELS[(i + 1) % 3] for i in row],
+            "verdict": np.where(row < 5, "weighted", "fine"),
+            "target": [LABELS[i % 3] for i in row],
+            "weight": 1.0,
+            "reviewer": "",
         }
     )
     frame.loc[0, ["ok", "keep", "use"]] = [False, False, "unused"]
@@ -93,6 +99,7 @@ def good_arrays(stage):
         "keep": table["keep"].to_numpy(bool),
         "group": np.arange(N),
         "origin": np.arange(N),
+        "suspicion": np.linspace(0, 1, N, dtype=np.float32),
         "use": table["use"]
         .map({"train": 0, "val": 1, "test": 2, "unused": -1})
         .to_numpy()

@@ -136,6 +136,25 @@ BREAKS = {
         "a view is used as its image is": put("origin", 7, [100]),
         "a view has the label of its image": put("origin", 7, [8]),
     },
+    "audited": {
+        "the table has its columns": drop("verdict"),
+        "every image has a verdict": put("verdict", None),
+        "every image has a suspicion": put("suspicion", np.nan),
+        "verdicts are known": put("verdict", "doomed"),
+        "suspicion is a share": put("suspicion", 1.5),
+        "validation and test labels are only flagged": put(
+            "verdict", "relabelled", [90]
+        ),
+        "dropped images are not used": put("verdict", "dropped"),
+        "a person stands behind each review": put("verdict", "corrected"),
+        "used images have a label to learn": put("target", None),
+        "what is acted on stays within the budget": put(
+            "verdict", "weighted", range(1, 60)
+        ),
+        "no class is judged far harder than the others": put(
+            "verdict", "weighted", range(1, N, 3)
+        ),
+    },
     "predictions": {
         "the table has its columns": drop("nll"),
         "every image has its prediction": add_row,
@@ -175,6 +194,9 @@ BREAKS_ARRAYS = {
     "views": {
         "origins are positions": {"origin": np.full(N, -1)},
         "views are RGB bytes": {"images": np.zeros((N, 4, 4), np.uint8)},
+    },
+    "audited": {
+        "suspicions are finite": {"suspicion": np.full(N, np.nan, np.float32)},
     },
     "predictions": {
         "probabilities are whole": {"probs": np.full((N, 3), 0.5, np.float32)},
