@@ -150,7 +150,7 @@ def judge_labels(
     runs: str,
 ) -> dict[str, Any]:
     """Fill the overlay for all used images; return the audit's own figures."""
-    train = columns["use"] == TRAIN
+    train = (columns["use"] == TRAIN) & (columns["label"] >= 0)
     taught = np.unique(columns["label"][train])
     rows = np.flatnonzero((columns["use"] >= 0) & np.isin(columns["label"], taught))
     if len(taught) < 2:

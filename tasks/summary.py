@@ -94,7 +94,7 @@ def report_run(
         missing=missing_words(dataset),
         filled=filled_labels(dataset),
         n_filled=count_filled(dataset),
-        labels=label_audit(dataset, divided=Dataset(datasets["split"])),
+        labels=label_audit(datasets),
         augmented=augmented,
         views=views,
         cleaned=_cleaned(dataset),

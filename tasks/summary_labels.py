@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from data_contracts.dataset import USES, Array
+from data_contracts.references import DatasetRef
 from data_contracts.store import Dataset
 from tasks.gallery import Pixels
 from tasks.label_policy import Verdict
@@ -89,17 +90,17 @@ class LabelAudit:
     hidden: int = 0
 
 
-def label_audit(source: Dataset, *, divided: Dataset) -> LabelAudit | None:
-    """Return what the stage `audit` left in a snapshot, none where it did not run.
+def label_audit(datasets: Mapping[str, DatasetRef]) -> LabelAudit | None:
+    """Return what the stage `audit` found, none where it did not run.
 
     Args:
-        source: The snapshot that was learnt from.
-        divided: The snapshot after `split`, where dropped images still have their use.
+        datasets: Snapshots by stage; after `split` dropped images still have their use.
     """
-    facts = source.attributes.get("audit")
-    if facts is None:
+    if "audit" not in datasets:
         return None
-    verdict, use = source.column("verdict"), divided.column("use")
+    source = Dataset(datasets["audit"])
+    facts = source.attributes["audit"]
+    verdict, use = source.column("verdict"), Dataset(datasets["split"]).column("use")
     counts = {
         name: [int(((verdict == name) & (use == code)).sum()) for code in (0, 1, 2)]
         for name in MEANING

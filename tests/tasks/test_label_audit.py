@@ -134,9 +134,9 @@ def test_dynamics_of_the_encoder_are_a_third_view(source):
 
 def test_the_report_gathers_suspects_by_class(source):
     ref, _ = source
-    found = label_audit(audited(ref), divided=Dataset(ref))
+    found = label_audit({"split": ref, "audit": audited(ref).ref})
     assert found is not None
     assert sum(found.counts["flagged"]) == sum(group.total for group in found.classes)
     first = found.classes[0].shown
     assert [s.score for s in first] == sorted((s.score for s in first), reverse=True)
-    assert label_audit(Dataset(ref), divided=Dataset(ref)) is None
+    assert label_audit({"split": ref}) is None
