@@ -106,8 +106,14 @@ def ours(dataset: Any, judged: Any) -> dict[str, Any]:
     return {"score": score, "seconds": seconds, "flagged": flagged}
 
 
-def rivals(x: Any, *, seed: int) -> dict[str, dict[str, Any]]:
-    """Return the scores of the rivals that are installed, higher being odder."""
+def rivals(x: Any, shown: Any, *, seed: int) -> dict[str, dict[str, Any]]:
+    """Return the scores of the rivals that are installed, higher being odder.
+
+    Args:
+        x: Embeddings.
+        shown: Figures of the pixels, as our score has them.
+        seed: Of the forest.
+    """
     found: dict[str, dict[str, Any]] = {}
     unit = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-9)
 
@@ -125,10 +131,10 @@ def rivals(x: Any, *, seed: int) -> dict[str, dict[str, Any]]:
 
         return -OutOfDistribution({"k": 10}).fit_score(features=x, verbose=False)
 
-    def forest() -> Any:
+    def forest(values: Any) -> Any:
         from sklearn.ensemble import IsolationForest
 
-        return -IsolationForest(random_state=seed).fit(x).score_samples(x)
+        return -IsolationForest(random_state=seed).fit(values).score_samples(values)
 
     def local() -> Any:
         from sklearn.neighbors import LocalOutlierFactor
@@ -136,7 +142,9 @@ def rivals(x: Any, *, seed: int) -> dict[str, dict[str, Any]]:
         return -LocalOutlierFactor(n_neighbors=20).fit(unit).negative_outlier_factor_
 
     timed("cleanlab", cleanlab)
-    timed("isolation_forest", forest)
+    timed("isolation_forest", lambda: forest(x))
+    timed("isolation_forest_of_both", lambda: forest(np.hstack([x, shown])))
+    timed("isolation_forest_of_figures", lambda: forest(shown))
     timed("local_outlier_factor", local)
     return found
 
@@ -170,7 +178,9 @@ def measured(settings: argparse.Namespace, seed: int) -> dict[str, Any]:
             [Path(path).name in names for path in dataset.column("path")[judged]]
         )
         x = np.asarray(dataset.embeddings[:])[judged]
-        scores = {"ours": ours(dataset, judged)} | rivals(x, seed=seed)
+        shown = dataset.columns("mean", "std", "saturation", "sharpness", "sigma")
+        table = np.stack([*shown.values()], axis=1)[judged]
+        scores = {"ours": ours(dataset, judged)} | rivals(x, table, seed=seed)
         if settings.keep:
             columns = dataset.columns(
                 *("use", "label", "group", "mean", "std", "saturation"),
