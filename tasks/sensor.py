@@ -28,7 +28,7 @@ RING = np.array(((1, 1, 1), (1, 0, 1), (1, 1, 1)), np.uint8)
 LONE_STEP, LONE_SPREADS = 30, 6
 # Salt and pepper: nearer than this to black or white, that far from the median.
 EXTREME, JUMP = 30, 30
-# From this share of lone points the picture is mended too; twice the largest that 150
+# From this share of lone points the picture is mended too; thrice the largest that 150
 # clean photos of 128 pixels and more have.
 MEND_FROM = 0.005
 # Bits a pixel below which a JPEG file has no room for noise, by the mean step of its
