@@ -1,7 +1,7 @@
 """Random views a second, beside Albumentations and torchvision.
 
     python benchmarks/augment.py --side 64 --cores 1
-    python benchmarks/augment.py --side 224 --cores 2
+    python benchmarks/augment.py --side 224 --batch 32 --cores 2
 
 The same policy on the same images in memory: crop, mirror, turn, colour with hue, and
 for half of the images each a blur, Gaussian noise and two holes. Ours is one compiled
