@@ -20,7 +20,9 @@ APART = -2.0
 WHITENING = 0.75
 
 
-def partly_whitened(x: Floats, pool: NDArray[np.bool_]) -> Floats:
+def partly_whitened(
+    x: Floats, pool: NDArray[np.bool_], *, power: float = WHITENING
+) -> Floats:
     """Return `x` turned to the axes of the `pool` rows, less spread where they spread.
 
     Cosines then hear more than the few strongest axes, without the last ones' noise.
@@ -28,12 +30,13 @@ def partly_whitened(x: Floats, pool: NDArray[np.bool_]) -> Floats:
     Args:
         x: Embeddings (n, d).
         pool: Rows that the axes come from, (n,).
+        power: Of the deviation that an axis is divided by; 0 leaves all as they are.
     """
     mean = x[pool].mean(0)
     centred = x - mean
     values, axes = np.linalg.eigh(np.cov(centred[pool].T).astype(np.float64))
     values = np.maximum(values, 1e-9 * max(float(values[-1]), 1e-12))
-    return (centred @ (axes / values ** (WHITENING / 2)).astype(np.float32)).astype(
+    return (centred @ (axes / values ** (power / 2)).astype(np.float32)).astype(
         np.float32
     )
 

@@ -202,7 +202,7 @@ def nearest_rows(
         k: How many; fewer where fewer are known.
     """
     devices()  # before anything else touches JAX
-    from models.neighbours import half_whitened, nearest
+    from models.neighbours import nearest, partly_whitened
 
     embeddings: Any = dataset.embeddings.oindex
     rows, gallery, k = np.flatnonzero(gaps), embeddings[known], min(k, len(known))
@@ -211,7 +211,7 @@ def nearest_rows(
     for start in range(0, len(rows), BLOCK):
         both = np.concatenate([gallery, embeddings[rows[start : start + BLOCK]]])
         if len(known) > 1:
-            both = half_whitened(both, np.arange(len(both)) < len(known))
+            both = partly_whitened(both, np.arange(len(both)) < len(known), power=0.5)
         pool, asking = np.split(both, [len(known)])
         nobody = np.full(len(asking), NONE)  # none of them is in the pool
         found.append(nearest(asking, pool, apart=(nobody, own), k=k))
