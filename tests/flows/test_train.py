@@ -10,7 +10,7 @@ import pytest
 from data_contracts.errors import ContractError, GateError, UsageError
 from data_contracts.references import Verdict
 from data_contracts.store import Dataset
-from flows import update, versions
+from flows import datasets, update, versions
 from flows.predict import PredictConfig, predict
 from flows.predict import run as run_predict
 from flows.train import TrainConfig, train
@@ -20,6 +20,7 @@ from flows.update import run as run_update
 from tasks.augment_settings import AugmentSettings
 from tasks.gate import GateSettings
 from tasks.inference import Predictor
+from tasks.label_audit import AuditSettings
 from tasks.train_settings import TrainSettings
 from tests.flows.conftest import TRAIN, small_config
 from tests.tasks.pictures import write
@@ -274,3 +275,17 @@ def test_a_test_class_never_trained_is_left_out_and_said(tmp_path, own_workspace
 def test_a_name_that_is_no_name_is_refused():
     with pytest.raises(UsageError, match="name="):
         run_train(TrainConfig(data="x", name="../evil"))
+
+
+def test_suspects_of_a_run_go_to_a_person_and_come_back(
+    trained, own_workspace, tmp_path
+):
+    out = tmp_path / "suspects.csv"
+    uri = str(own_workspace / "datasets" / "shop")
+    reply = datasets.review(datasets.ReviewConfig(uri=uri, out=str(out)))
+    assert str(reply.values["rows"]) in reply.words
+    lines = out.read_text().splitlines()
+    assert len(lines) == reply.values["rows"] + 1
+    assert lines[0].startswith("path,sha256,split,given,suggested,score,verdict,label")
+    with pytest.raises(UsageError, match="cannot be read"):
+        run_train(small_config(out, audit=AuditSettings(review="nowhere.csv")))
