@@ -137,8 +137,7 @@ def audit(
         *notes_of(facts, columns, overlay, settings),
     ]
     build.writer.write(**overlay)
-    said = [*dataset.attributes.get("notes", []), *notes]
-    build.writer.annotate(audit=facts, reviews=decided, notes=said)
+    build.writer.annotate(audit=facts, reviews=decided, notes=notes)
 
 
 def judge_labels(
