@@ -12,6 +12,7 @@ from data_contracts.config import Settings, digest
 from data_contracts.dataset import NONE, Array
 from data_contracts.references import DatasetRef
 from data_contracts.store import Dataset
+from tasks.inference import devices
 from tasks.label_policy import Verdict, WrongLabels, act, suspects
 from tasks.label_review import Review, apply_reviews, read_reviews, reviews_of
 from tasks.split import TEST, TRAIN, UNUSED
@@ -149,6 +150,7 @@ def judge_labels(
     runs: str,
 ) -> dict[str, Any]:
     """Fill the overlay for all used images; return the audit's own figures."""
+    devices()  # before anything else touches JAX
     train = (columns["use"] == TRAIN) & (columns["label"] >= 0)
     taught = np.unique(columns["label"][train])
     rows = np.flatnonzero((columns["use"] >= 0) & np.isin(columns["label"], taught))
