@@ -257,8 +257,8 @@ def learn(
     if "audit" in datasets:
         with clock.stage("validate"):
             limits = audit_limits(datasets["audit"], settings.audit)
-            found = validate_dataset(datasets["audit"], "audited", parameters=limits)
-        contracts = [*contracts, found]
+            audited = validate_dataset(datasets["audit"], "audited", parameters=limits)
+        contracts = [*contracts, audited]
     with clock.stage("train"):
         trained = train_model(source, train, name=name, runs=runs, start=start)
         trained = rebalance_model(source, trained, settings.train)
