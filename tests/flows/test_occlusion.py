@@ -12,6 +12,7 @@ from flows import workspace
 from flows.occlusion import OcclusionConfig, run
 from flows.result import Clock
 from flows.stages import StageSettings, prepare
+from tasks.augment_settings import Occluder
 from tasks.clean import CleanSettings
 from tasks.decode import DecodeSettings
 from tasks.detector import find_detector
@@ -69,3 +70,8 @@ def test_an_unknown_network_is_told_before_any_image_is_read(tmp_path):
     settings = StageSettings(inpaint=InpaintSettings(method="ns", detector="gone"))
     with pytest.raises(UsageError, match="sightline occlusion"):
         prepare(str(tmp_path / "none"), settings, uri=str(tmp_path), clock=Clock())
+
+
+def test_without_a_held_out_family_it_learns_from_all():
+    assert OcclusionSettings(held_out=None).families == tuple(Occluder)
+    assert len(OcclusionSettings().families) == len(Occluder) - 1
