@@ -84,7 +84,8 @@ def answers(
     right: dict[str, list[Any]] = {arm: [] for arm in ARMS}
     for share in FRACTIONS:
         fraction = np.full(len(rows), share, np.float32)
-        donors = np.roll(images, 1, axis=0)
+        # Not the neighbour, which is of the same class.
+        donors = np.roll(images, len(images) // 2, axis=0)
         covered = occlude_rows(images, donors, rows, fraction, which, 7)
         seen, mask = (np.asarray(part) for part in covered)
         found = made["detector"](seen) >= 0.5
