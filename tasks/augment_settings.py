@@ -25,7 +25,7 @@ class Policy(StrEnum):
 
 
 class Fill(StrEnum):
-    """What stands in a hole."""
+    """Fillings of erased rectangles."""
 
     grey = "grey"
     mean = "mean"

@@ -13,7 +13,7 @@ LOSS, BALANCE = Loss(), Balance()
 
 
 class LossKind(StrEnum):
-    """What it costs to be wrong."""
+    """Losses that a network can be trained with."""
 
     cross_entropy = "cross_entropy"
     generalised = "generalised"
