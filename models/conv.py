@@ -19,6 +19,7 @@ Pair = tuple[int, int]
 
 NHWC = lax.ConvDimensionNumbers((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))
 SMALL_MAP = 8  # below 8x8 outputs XLA's own kernel gradient is the faster one
+TINY_MAP = 2  # at 2x2 outputs of 256 channels XLA takes 60 times as long as a matmul
 
 
 def convolve(
@@ -68,7 +69,8 @@ def convolve(
     pads = _explicit(padding, x.shape[1:3], size, strides)
     if not depthwise and _tiles(x, size, strides, pads):
         return _patch_matmul(x, kernel)
-    one = _depthwise if depthwise else _dense
+    tiny = max(_sides(x, size, strides, pads)) <= TINY_MAP
+    one = _depthwise if depthwise else _columns_matmul if tiny else _dense
     fast = functools.partial(one, strides=strides, pads=pads)
     return lax.platform_dependent(x, kernel, cpu=fast, default=native)
 
@@ -92,6 +94,24 @@ def _patch_matmul(x: jax.Array, kernel: jax.Array) -> jax.Array:
     tiles = x.reshape(n, h // kh, kh, w // kw, kw, c).swapaxes(2, 3)
     flat = tiles.reshape(-1, kh * kw * c) @ kernel.reshape(-1, out)
     return flat.reshape(n, h // kh, w // kw, out)
+
+
+def _sides(x: jax.Array, size: Pair, strides: Pair, pads: Pads) -> list[int]:
+    """Return height and width of the output."""
+    return [
+        (side + sum(pad) - kernel) // stride + 1
+        for side, pad, kernel, stride in zip(
+            x.shape[1:3], pads, size, strides, strict=True
+        )
+    ]
+
+
+def _columns_matmul(
+    x: jax.Array, kernel: jax.Array, strides: Pair, pads: Pads
+) -> jax.Array:
+    windows = _windows(_pad(x, pads), (kernel.shape[0], kernel.shape[1]), strides)
+    columns = jnp.concatenate(windows, axis=-1)
+    return columns @ kernel.reshape(-1, kernel.shape[-1])
 
 
 def _windows(x: jax.Array, size: Pair, strides: Pair) -> list[jax.Array]:
