@@ -69,7 +69,6 @@ def _rebalance(
     classes = class_of_rows(dataset, ids, labels_to_learn(dataset))
     val = np.flatnonzero((dataset.column("use") == VAL) & (classes >= 0))
     train = np.load(before / "dynamics.npz")["rows"]
-    meta = meta | {"temperature": 1.0}
     params, notes = with_balanced_head(
         params,
         stats,
@@ -122,7 +121,9 @@ def with_balanced_head(
     counts = np.bincount(classes[train], minlength=len(meta["classes"]))
     notes: list[str] = []
     if settings.head == HeadKind.post_hoc:
-        prior = settings.balance_details.tau * log_prior(counts)
+        # Smoothed labels leave logits too small; the prior is of calibrated ones.
+        scale = settings.balance_details.tau * meta["temperature"]
+        prior = scale * log_prior(counts)
         params = _shifted(params, -prior)
     elif settings.head != HeadKind.trained:
         predictor = Predictor(params, stats, meta)

@@ -61,13 +61,16 @@ def test_heads_share_one_training_and_keep_its_history(tmp_path: Path):
 
 
 def test_a_post_hoc_head_is_the_trained_one_less_the_log_prior(tmp_path: Path):
+    """Of calibrated logits, which the temperature divides."""
     source = divided(tmp_path)
-    plain = head(trained(source, tmp_path))
+    network = trained(source, tmp_path)
+    plain, temperature = head(network), load_model(network.model)[2]["temperature"]
     moved = head(trained(source, tmp_path, head="post_hoc"))
     np.testing.assert_array_equal(plain["kernel"], moved["kernel"])
     use = Dataset(source).column("use")
     share = np.bincount(LABEL[use == 0]) / (use == 0).sum()
-    np.testing.assert_allclose(plain["bias"] - moved["bias"], np.log(share), rtol=1e-4)
+    expected = temperature * np.log(share)
+    np.testing.assert_allclose(plain["bias"] - moved["bias"], expected, rtol=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["retrained", "smote", "ensemble"])
