@@ -95,7 +95,8 @@ def deviations(values: Array, usual: Array) -> Array:
     middle = np.median(values[usual])
     off = np.abs(values[usual] - middle)
     spread = 1.4826 * np.median(off) or 1.2533 * off.mean()
-    return np.clip((values - middle) / max(spread, 1e-6), -50, 50).astype(np.float32)
+    found = np.clip((values - middle) / max(spread, 1e-6), -50, 50)
+    return np.asarray(found, np.float32)
 
 
 def strangeness(columns: dict[str, Array], usual: Array) -> Array:
