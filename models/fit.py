@@ -23,6 +23,7 @@ from data_contracts.errors import (
     SightlineError,
     UsageError,
 )
+from models import stopping
 from models.checkpoint import (
     restore_epoch,
     restore_latest,
@@ -51,7 +52,6 @@ from models.steps import (
     make_predict,
     make_train_step,
 )
-from models.stopping import best_epoch, score, stop_reason
 from models.warm_start import warm_start
 
 Record = dict[str, Any]
@@ -124,8 +124,15 @@ class _Run:
     learning_rate: Callable[[Any], Any]
     report: OnProgress
 
+    @property
+    def val_weights(self) -> NDArray[np.float64]:
+        """How much each validation image counts: a balance counts classes alike."""
+        labels = self.source.labels[self.source.val_rows]
+        plain = self.recipe.balance.kind == "none"
+        return np.ones(len(labels)) if plain else stopping.alike(labels)
+
     def stop_reason(self, history: list[Record]) -> str:
-        return stop_reason(
+        return stopping.stop_reason(
             history,
             epochs=self.recipe.epochs,
             patience=self.settings.patience,
@@ -260,9 +267,9 @@ def _train(
         validate = _validator(run, predict)
         while not run.stop_reason(history):
             state, line = _epoch(run, state, batches, len(history) + 1, validate)
-            before, history = best_epoch(history), [*history, line]
+            before, history = stopping.best_epoch(history), [*history, line]
             _write_metrics(run, history)
-            best = best_epoch(history)
+            best = stopping.best_epoch(history)
             save_checkpoint(
                 run.folder,
                 state,
@@ -303,7 +310,7 @@ def _epoch(
         if now - told > 0.25:
             told, done = now, int(sizes[: k + 1].sum())
             _tell(run, (epoch - 1) * n + done, done / (now - start), of)
-    means = _means(jax.device_get(metrics), sizes)
+    means = stopping.mean_of_steps(jax.device_get(metrics), sizes)
     trained = time.perf_counter() - start
     if not math.isfinite(means["loss"]):
         raise SightlineError(
@@ -318,7 +325,7 @@ def _epoch(
         "train_top1": means["top1"],
         "val_loss": loss,
         "val_top1": top1,
-        "val_images": len(run.source.val_rows),
+        "val_images": stopping.effective_size(run.val_weights),
         "grad_norm": means["grad_norm"],
         "learning_rate": float(run.learning_rate(epoch * steps - 1)),
         "images_per_second": round(n / trained, 1),
@@ -336,14 +343,6 @@ def _tell(run: _Run, done: int, rate: float, note: str) -> None:
     run.report(done, run.recipe.epochs * run.source.epoch_size, rate, note)
 
 
-def _means(metrics: list[dict[str, Any]], sizes: NDArray[np.int64]) -> dict[str, float]:
-    """Average each metric of the steps, weighted by their images."""
-    return {
-        key: float(np.dot([float(line[key]) for line in metrics], sizes) / sizes.sum())
-        for key in ("loss", "top1", "grad_norm")
-    }
-
-
 def _validator(run: _Run, predict: Any) -> Validate:
     """Return a function giving the loss and top-1 of a state on the val rows."""
     labels = run.source.labels[run.source.val_rows]
@@ -355,7 +354,8 @@ def _validator(run: _Run, predict: Any) -> Validate:
     def validate(state: TrainState) -> tuple[float, float]:
         weights = eval_params(state)
         logits = [np.asarray(predict(*weights, batch)) for batch in images()]
-        return score(np.concatenate(logits)[counts], labels)
+        found = np.concatenate(logits)[counts]
+        return stopping.score(found, labels, weights=run.val_weights)
 
     return validate
 
@@ -363,9 +363,11 @@ def _validator(run: _Run, predict: Any) -> Validate:
 def _result(
     run: _Run, state: Any, history: list[Record], notes: list[str], resumed_from: int
 ) -> FitResult:
-    best, reason = best_epoch(history), run.stop_reason(history)
+    best, reason = stopping.best_epoch(history), run.stop_reason(history)
     if history[-1]["val_top1"] is None:
         notes.append("no validation images: no early stop, weights of the last epoch")
+    elif run.recipe.balance.kind != "none":
+        notes.append("validation figures count every class alike, as the balance asks")
     if reason == "budget":
         notes.append(f"max_minutes is spent: stopped after {len(history)} epochs")
     if best != len(history):

@@ -11,13 +11,46 @@ from numpy.typing import NDArray
 Record = dict[str, Any]
 
 
-def score(logits: NDArray[Any], labels: NDArray[Any]) -> tuple[float, float]:
-    """Return the mean negative log-likelihood and the top-1 of `logits` (n c)."""
+def score(
+    logits: NDArray[Any], labels: NDArray[Any], *, weights: NDArray[Any] | None = None
+) -> tuple[float, float]:
+    """Return the mean negative log-likelihood and the top-1 of `logits` (n c).
+
+    Args:
+        logits: (n c).
+        labels: (n,).
+        weights: How much each image counts (n,); None is all alike.
+    """
     wide = logits.astype(np.float64)
     wide -= wide.max(axis=1, keepdims=True)
     picked = np.take_along_axis(wide, labels[:, None].astype(np.int64), axis=1)[:, 0]
     loss = np.log(np.exp(wide).sum(axis=1)) - picked
-    return float(loss.mean()), float((logits.argmax(axis=1) == labels).mean())
+    right = logits.argmax(axis=1) == labels
+    return (
+        float(np.average(loss, weights=weights)),
+        float(np.average(right, weights=weights)),
+    )
+
+
+def alike(labels: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the weights (n,) by which every class counts the same."""
+    _, place, count = np.unique(labels, return_inverse=True, return_counts=True)
+    return 1 / count[place]
+
+
+def effective_size(weights: NDArray[Any]) -> float:
+    """Return how many images of one weight would be as sure (Kish 1965)."""
+    return float(weights.sum() ** 2 / max(np.square(weights).sum(), 1e-12))
+
+
+def mean_of_steps(
+    metrics: list[dict[str, Any]], sizes: NDArray[np.int64]
+) -> dict[str, float]:
+    """Average each metric of the steps, weighted by their images."""
+    return {
+        key: float(np.dot([float(line[key]) for line in metrics], sizes) / sizes.sum())
+        for key in ("loss", "top1", "grad_norm")
+    }
 
 
 def best_epoch(history: list[Record]) -> int:

@@ -23,7 +23,13 @@ from models.objective import memory_of
 from models.optim import muon, warmup_cosine
 from models.recipe import NONE, Recipe
 from models.steps import create_state, make_predict
-from models.stopping import best_epoch, score, stop_reason
+from models.stopping import (
+    alike,
+    best_epoch,
+    effective_size,
+    score,
+    stop_reason,
+)
 from models.warm_start import warm_start
 
 TIMINGS = ("images_per_second", "seconds", "data_stall")
@@ -84,6 +90,16 @@ def run(folder, *, source=SOURCE, recipe=RECIPE, settings=SETTINGS, model=None, 
         **VIEW,
         **more,
     )
+
+
+def test_with_classes_alike_a_rare_class_counts_as_much():
+    labels = np.array([0, 0, 0, 1])
+    logits = np.eye(2)[[0, 0, 0, 0]] * 5.0
+    assert score(logits, labels)[1] == 0.75
+    weights = alike(labels)
+    assert score(logits, labels, weights=weights)[1] == pytest.approx(0.5)
+    assert effective_size(weights) == pytest.approx(3)
+    assert effective_size(np.ones(7)) == 7
 
 
 def abstract():
