@@ -90,7 +90,7 @@ class TrainSettings(Settings):
         ge=0,
         lt=1,
         description=f"Target shared by all classes; none: {RECIPE.label_smoothing} for"
-        " cross-entropy, 0 for other losses.",
+        " cross-entropy, 0 for other losses and logit_adjusted.",
     )
     loss: LossKind = Field(
         LossKind.cross_entropy, description="What it costs to be wrong."
@@ -140,6 +140,12 @@ class TrainSettings(Settings):
                 " imbalance twice, which favours rare classes too much. Set one of the"
                 " two: balance=none, or head=trained"
             )
+        if self.balance == BalanceKind.logit_adjusted and self.label_smoothing:
+            raise ValueError(
+                "balance=logit_adjusted and label_smoothing push up rare classes twice:"
+                " the share spread over all classes outweighs their prior. Leave"
+                " label_smoothing out"
+            )
         if self.loss != LossKind.cross_entropy:
             if self.label_smoothing:
                 raise ValueError(
@@ -174,4 +180,6 @@ class TrainSettings(Settings):
         """Label smoothing in force."""
         if self.label_smoothing is not None:
             return self.label_smoothing
-        return RECIPE.label_smoothing * (self.loss == LossKind.cross_entropy)
+        plain = self.loss == LossKind.cross_entropy
+        adjusted = self.balance == BalanceKind.logit_adjusted
+        return RECIPE.label_smoothing * (plain and not adjusted)

@@ -167,6 +167,7 @@ def test_settings_of_training_are_known_by_their_last_part():
     ("tokens", "said"),
     [
         (["balance=effective", "head=post_hoc"], "twice"),
+        (["balance=logit_adjusted", "label_smoothing=0.1"], "rare classes twice"),
         (["balance=ldam", "loss=focal"], "margins into cross-entropy"),
         (["balance=ldam", "thresholds=yes"], "head of angles"),
         (["loss=generalised", "label_smoothing=0.1"], "part of cross-entropy"),
