@@ -31,7 +31,7 @@ from tasks.train_settings import Feed, TrainSettings
 
 log = logging.getLogger("sightline")
 
-VERSION = 5
+VERSION = 6
 # Share of the memory that images may take before they stream from disk instead.
 MEMORY_SHARE = 0.25
 
