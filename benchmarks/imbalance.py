@@ -71,7 +71,7 @@ def figures_of(source: Any, trained: Any) -> dict[str, Any]:
     for name in FIGURES:
         figure = getattr(found, name)
         line[name] = [round(v, 4) for v in (figure.value, figure.low, figure.high)]
-    for row in found.slices["training images"]:
+    for row in found.slices.get("training images", []):
         line[row.name.split(":")[0]] = [round(row.top1.value, 4), row.top1.n]
     return line
 

@@ -41,8 +41,8 @@ def judge_slices(
             for index, rule in rules.items()
         }
     parts = {
-        _named(value): part.reset_index(drop=True)
-        for value, part in frame.groupby(column, dropna=False, sort=True)
+        str(name): part.reset_index(drop=True)
+        for name, part in frame.groupby(frame[column].map(_named), sort=True)
     }
     small = {name: len(part) for name, part in parts.items() if len(part) < least}
     judged = {name: judge(part) for name, part in parts.items() if name not in small}

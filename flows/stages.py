@@ -251,14 +251,14 @@ def learn(
         start: Version to start training from.
         commands: Command lines to show in the report.
     """
-    datasets, found, train = materialise(datasets, settings, clock=clock)
-    source, models = last(datasets), str(workspace.models_root())
-    runs = str(workspace.runs_root())
     if "audit" in datasets:
         with clock.stage("validate"):
             limits = audit_limits(datasets["audit"], settings.audit)
             audited = validate_dataset(datasets["audit"], "audited", parameters=limits)
         contracts = [*contracts, audited]
+    datasets, found, train = materialise(datasets, settings, clock=clock)
+    source, models = last(datasets), str(workspace.models_root())
+    runs = str(workspace.runs_root())
     with clock.stage("train"):
         trained = train_model(source, train, name=name, runs=runs, start=start)
         trained = rebalance_model(source, trained, settings.train)

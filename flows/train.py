@@ -34,8 +34,9 @@ from flows.stages import (
     learn,
     prepare,
 )
+from tasks.embed import Encoder
 from tasks.label_review import read_reviews
-from tasks.register import champion_datasets
+from tasks.register import champion_datasets, find_champion
 
 
 class TrainConfig(StageSettings):
@@ -126,7 +127,15 @@ def run_stages(config: TrainConfig) -> RunResult:
     datasets, contracts = prepare(
         config.data, config, uri=uri, clock=clock, settled=_settled(config.name, uri)
     )
-    datasets = curate(datasets, config, name=config.name, clock=clock)
+    asked = config.embed.encoder == Encoder.champion
+    models = str(workspace.models_root())
+    datasets = curate(
+        datasets,
+        config,
+        name=config.name,
+        clock=clock,
+        champion=find_champion(models, config.name) if asked else None,
+    )
     return learn(
         datasets,
         contracts,

@@ -23,7 +23,7 @@ from flows.stages import (
     prepare,
 )
 from flows.train import commands
-from tasks.label_review import read_reviews
+from tasks.label_review import read_reviews, reviews_of
 from tasks.register import champion_config, champion_datasets, find_champion
 
 # Settings of training that an update takes over unless it gives its own.
@@ -118,7 +118,7 @@ def run_stages(config: UpdateConfig) -> RunResult | NothingNew:
         UsageError: The model has no champion to start from.
     """
     workspace.prepare()
-    read_reviews(config.review)
+    reviews = read_reviews(config.review)
     models, clock = str(workspace.models_root()), Clock()
     champion = find_champion(models, workspace.checked(config.name))
     if champion is None:
@@ -136,7 +136,9 @@ def run_stages(config: UpdateConfig) -> RunResult | NothingNew:
         parent=known["ingest"],
         settled=known["split"],
     )
-    if datasets["ingest"] == known["ingest"]:
+    decided = reviews_of(known["audit"]) if "audit" in known else []
+    reviewed = {r[:3] for r in reviews} - {r[:3] for r in decided}
+    if datasets["ingest"] == known["ingest"] and not reviewed:
         return NothingNew(model=champion, images=known["ingest"].n)
     datasets = curate(
         datasets, settings, name=config.name, clock=clock, champion=champion
@@ -190,8 +192,13 @@ def _like_champion(
         for name in CHAMPIONS_OWN
         if name in kept and name not in train.model_fields_set
     }
-    given = train.model_dump() | same
-    return UpdateTrainSettings.model_validate(given)
+    try:
+        return UpdateTrainSettings.model_validate(train.model_dump() | same)
+    except ValidationError as error:
+        said = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise UsageError(
+            f"With the champion's own settings of train: {said}."
+        ) from error
 
 
 def run(config: UpdateConfig) -> RunResult | NothingNew:

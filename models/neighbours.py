@@ -34,7 +34,9 @@ def partly_whitened(
     """
     mean = x[pool].mean(0)
     centred = x - mean
-    values, axes = np.linalg.eigh(np.cov(centred[pool].T).astype(np.float64))
+    values, axes = np.linalg.eigh(
+        np.atleast_2d(np.cov(centred[pool].T)).astype(np.float64)
+    )
     values = np.maximum(values, 1e-9 * max(float(values[-1]), 1e-12))
     return (centred @ (axes / values ** (power / 2)).astype(np.float32)).astype(
         np.float32
@@ -72,7 +74,7 @@ def nearest(
         index[start:stop], cosine[start:stop] = (
             np.asarray(part)[: stop - start] for part in found
         )
-    return index, cosine
+    return np.minimum(index, m - 1), cosine  # what fills the last columns is nobody
 
 
 def _codes(groups: Ints) -> NDArray[np.int32]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ KIND = "occlusion"
 # Images in a compiled step: a multiple of the devices there may be.
 BATCH = 128
 Floats = NDArray[np.float32]
+_LOADING = threading.Lock()
 
 
 class DetectorRef(Reference):
@@ -115,9 +117,14 @@ class Detector:
         return out
 
 
-@functools.lru_cache(maxsize=2)
 def load_detector(folder: Path) -> Detector:
     """Return the network whose weights lie in `folder`, loaded once a process."""
+    with _LOADING:  # threads that miss a cache together would all load
+        return _loaded(folder)
+
+
+@functools.lru_cache(maxsize=2)
+def _loaded(folder: Path) -> Detector:
     devices()
     from models.checkpoint import load_model
 

@@ -29,7 +29,7 @@ from tasks.train import Trained, class_of_rows, count_taught, labels_to_learn
 
 log = logging.getLogger("sightline")
 
-VERSION = 2
+VERSION = 3
 # Training images of a class, the bounds of few and medium (arXiv 1904.05160).
 SHOTS = (20, 100)
 # Sides of the original, in pixels, that part the slices of the column `size`.
@@ -129,7 +129,10 @@ def _evaluate(
     columns: dict[str, Array] = {"rows": rows, "labels": labels, "probs": probs}
     groups, slices = dataset.column("group")[rows], slices_of(dataset, rows)
     coarse = dataset.column("coarse")[rows]
-    hierarchy = hierarchy_of(dataset, [names.index(name) for name in trained.classes])
+    hierarchy = hierarchy_of(dataset, ids)
+    changed = labels_to_learn(dataset)[rows] != dataset.column("label")[rows]
+    if hierarchy is not None and changed.any():  # a corrected image is of another kind
+        coarse = np.where(changed, np.array([*hierarchy["of"], NONE])[labels], coarse)
 
     def measure(probs: Floats, path: Path) -> None:
         found = evaluate(
@@ -288,7 +291,7 @@ def arenas_of(
 
 def _shots(dataset: Dataset, rows: Array) -> Array:
     """Return whether the class of each row has many, some or few training images."""
-    counts, label = count_taught(dataset), dataset.column("label")
+    counts, label = count_taught(dataset), labels_to_learn(dataset)
     low, high = SHOTS
     names = [f"few: under {low}", f"medium: {low} to {high}", f"many: over {high}"]
     found = counts[np.maximum(label[rows], 0)]

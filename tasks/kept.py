@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import icechunk
+
 from data_contracts.changes import common_ancestor
 from data_contracts.store import open_repository, storage_errors
 from models.durable import write_over
@@ -43,7 +45,11 @@ def recall_nearest(uri: str, kind: str, snapshot: str) -> str | None:
     found: dict[int, str] = {}
     for file in _files(uri, kind):
         other = file.stem.removeprefix(f"{kind}-")
-        found[line.index(common_ancestor(repository, other, snapshot))] = other
+        try:
+            shared = common_ancestor(repository, other, snapshot)
+        except icechunk.IcechunkError:  # of a dataset that stood here before
+            continue
+        found[line.index(shared)] = other
     return recall(uri, kind, found[min(found)]) if found else None
 
 

@@ -27,7 +27,7 @@ from tasks.suspicion import (
 )
 from tasks.train import labels_to_learn, weights_of
 
-VERSION = 1
+VERSION = 2
 
 
 class AuditSettings(Settings):
@@ -105,7 +105,7 @@ def audit_dataset(
         parent=source,
         version=VERSION,
         settings=settings.model_copy(update={"review": None}),
-        inputs=digest(*(review[:-1] for review in reviews)),
+        inputs=digest(*(review[:3] for review in reviews)),
     )
 
 
@@ -230,7 +230,8 @@ def measure(
 def dynamics(dataset: Dataset, *, runs: str) -> Array | None:
     """Return the mean margin of each row in its encoder's training, nan where unknown.
 
-    None where the encoder's run left no record (Pleiss et al. 2020, arXiv 2001.10528).
+    A margin tells of the label that was learnt; for another one it says nothing. None
+    where the encoder's run left no record (Pleiss et al. 2020, arXiv 2001.10528).
     """
     run = dataset.attributes.get("encoder", "")
     path = Path(runs) / run / "dynamics.npz"
@@ -238,8 +239,10 @@ def dynamics(dataset: Dataset, *, runs: str) -> Array | None:
         return None
     out = np.full(dataset.n, np.nan)
     with np.load(path) as record:
-        known = record["rows"] < dataset.n
-        out[record["rows"][known]] = record["aum"][known]
+        known = np.flatnonzero(record["rows"] < dataset.n)
+        rows, aum = record["rows"][known], record["aum"][known]
+        same = record["labels"][known] == dataset.column("label")[rows]
+        out[rows[same]] = aum[same]
     return out
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from data_contracts.dataset import Array
 from data_contracts.errors import ContractError
 from data_contracts.references import DatasetRef, Estimate, Reference
 from data_contracts.store import Dataset, storage_errors
+from models.durable import write_over
 from models.recipe import OCCLUDERS
 from tasks.augment_settings import Occluder
 from tasks.detector import (
@@ -128,9 +128,7 @@ def train_detector(
         else:
             folder.mkdir(parents=True, exist_ok=True)
             found = _train(Dataset(source), settings, name, folder)
-            aside = finished.with_suffix(".tmp")
-            aside.write_text(found.model_dump_json(indent=1), "utf-8")
-            os.replace(aside, finished)
+            write_over(finished, found.model_dump_json(indent=1))
         keep_detector(Path(detectors), found.detector)
     return found
 
@@ -231,7 +229,7 @@ def covered_rows(
         rows,
         fraction.astype(np.float32),
         np.full(len(rows), OCCLUDERS.index(family)),
-        settings.seed + JUDGING,
+        (settings.seed + JUDGING) % (1 << 31),
     )
     return images, np.asarray(seen), np.asarray(masks)
 

@@ -29,7 +29,7 @@ from tasks.summary_labels import label_audit
 from tasks.summary_missing import count_filled, filled_labels, missing_words
 from tasks.summary_pixels import count_odd, denoised_images, odd_images, spoiled_rows
 from tasks.summary_views import seen_in_training
-from tasks.train import Trained, count_taught
+from tasks.train import Trained, count_taught, labels_to_learn
 from tasks.train_settings import TrainSettings
 
 SHOWN = 12
@@ -53,7 +53,9 @@ def report_run(
     commands: dict[str, str],
 ) -> str:
     """Write the run's report beside it and return its path."""
-    dataset = Dataset(source)
+    dataset, denoised = Dataset(source), Dataset(datasets["denoise"])
+    # Stored views repeat what is known of their images.
+    own = Dataset([ref for stage, ref in datasets.items() if stage != "views"][-1])
     figures, rival = evaluated.figures, evaluated.champion_figures
     augmented, views = seen_in_training(dataset, settings)
     gate = registered.gate
@@ -92,21 +94,21 @@ def report_run(
         n_images=dataset.n,
         splits=count_uses(dataset),
         missing=missing_words(dataset),
-        filled=filled_labels(dataset),
-        n_filled=count_filled(dataset),
+        filled=filled_labels(own),
+        n_filled=count_filled(own),
         labels=label_audit(datasets),
         augmented=augmented,
         views=views,
         cleaned=_cleaned(dataset),
         reason_counts=count_dropped(dataset),
-        denoised=denoised_images(dataset, Dataset(datasets["clean"])),
-        noise_counts=_counts(dataset.column("noise")),
-        odd=odd_images(dataset),
-        n_odd=count_odd(dataset),
+        denoised=denoised_images(denoised, Dataset(datasets["clean"])),
+        noise_counts=_counts(denoised.column("noise")),
+        odd=odd_images(own),
+        n_odd=count_odd(own),
         robustness=evaluated.robustness,
         spoiled=spoiled_rows(dataset, evaluated),
         inpainted=inpainted_images(datasets),
-        n_inpainted=count_inpainted(dataset),
+        n_inpainted=count_inpainted(own),
         quarantine=_quarantined(dataset),
         quarantine_counts=quarantine_counts(dataset),
         contracts=contracts,
@@ -247,7 +249,7 @@ def _cleaned(source: Dataset) -> list[Cleaned]:
 
 
 def _classes(source: Dataset, trained: Trained, evaluated: Evaluated) -> list[ClassRow]:
-    columns = source.columns("use", "label")
+    columns = {"use": source.column("use"), "label": labels_to_learn(source)}
     names = source.names("label_names")
     given = {
         use: np.bincount(columns["label"][columns["use"] == use], minlength=len(names))

@@ -69,7 +69,7 @@ def _filled_words(source: Dataset) -> list[str]:
     for kind in ("text", "domain", "tags", "numbers"):
         if not source.has(f"{kind}_imputed"):
             continue
-        n = int(source.column(f"{kind}_imputed").sum())
+        n = int(source.column(f"{kind}_imputed")[_images(source)].sum())
         value = f" ({_shown(values[kind])})" if kind in values else ""
         things = kind if kind.endswith("s") else f"{kind}s"
         words.append(f"{n:,} {things} were filled by {how[kind]}{value}.")

@@ -31,7 +31,7 @@ from tasks.train_settings import Feed, TrainSettings
 
 log = logging.getLogger("sightline")
 
-VERSION = 6
+VERSION = 7
 # Share of the memory that images may take before they stream from disk instead.
 MEMORY_SHARE = 0.25
 
@@ -230,7 +230,7 @@ def _train(
         else channel_statistics(dataset, rows)
     )
     size = dataset.image_size
-    recipe = recipe_of(settings, n=len(rows))
+    recipe = recipe_of(settings.of_the_network(), n=len(rows))
     model = create_model(
         settings.preset,
         num_classes=len(ids),
@@ -290,7 +290,13 @@ def _train(
     )
     save_model(folder / "model", result.params, result.stats, meta=meta)
     keep_beside(folder / "model", dataset, runs=folder.parent)
-    np.savez(folder / "dynamics.npz", rows=rows, aum=result.aum)
+    of_images = dataset.column("view")[rows] == 0 if dataset.has("view") else True
+    np.savez(
+        folder / "dynamics.npz",
+        rows=rows,
+        labels=labels_to_learn(dataset)[rows],
+        aum=np.where(of_images, result.aum, np.nan),
+    )
     return Trained(
         run=folder.name,
         folder=str(folder),

@@ -173,6 +173,8 @@ class TrainSettings(Settings):
         }
         if self.balance == BalanceKind.none:
             neutral["balance_details"] = BalanceDetails()
+        if self.loss == LossKind.cross_entropy:
+            neutral["loss_details"] = LossDetails()
         return self.model_copy(update=neutral)
 
     @property

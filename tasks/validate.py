@@ -147,7 +147,7 @@ def _once(
     key: str,
 ) -> ContractReport:
     """Return the verdict that was recorded under `key`, or check and record it."""
-    kept = folder_of(source.uri) / f"{rules.name}-{key}.json"
+    kept = folder_of(source.uri) / f"verdict-{rules.name}-{key}.json"
     if kept.exists():
         return _said(ContractReport.model_validate_json(kept.read_text()))
     report = record(source, check(), key=key)

@@ -122,14 +122,18 @@ def test_dynamics_of_the_encoder_are_a_third_view(source):
     folder = Path(ref.uri).parent / "runs" / "toy-run"
     folder.mkdir(parents=True, exist_ok=True)
     wrong = Dataset(ref).column("label") != truth
-    np.savez(folder / "dynamics.npz", rows=np.arange(N), aum=np.where(wrong, -1.0, 1.0))
+    learnt = Dataset(ref).column("label").copy()
+    learnt[0] += 1  # taught as something else: no word on the given label
+    aum = np.where(wrong, -1.0, 1.0)
+    np.savez(folder / "dynamics.npz", rows=np.arange(N), labels=learnt, aum=aum)
 
     class Told(Dataset):
         attributes = {"encoder": "toy-run"}  # noqa: RUF012
 
     assert dynamics(Dataset(ref), runs=str(folder.parent)) is None
     aum = dynamics(Told(ref), runs=str(folder.parent))
-    assert ((aum < 0) == wrong).all()
+    assert np.isnan(aum[0])
+    assert ((aum < 0) == wrong)[1:].all()
 
 
 def test_the_report_gathers_suspects_by_class(source):
