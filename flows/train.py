@@ -36,7 +36,7 @@ from flows.stages import (
 )
 from tasks.embed import Encoder
 from tasks.label_review import read_reviews
-from tasks.register import champion_datasets, find_champion
+from tasks.register import champion_datasets, find_champion, settled_uses
 
 
 class TrainConfig(StageSettings):
@@ -149,7 +149,7 @@ def run_stages(config: TrainConfig) -> RunResult:
 
 def _settled(name: str, uri: str) -> DatasetRef | None:
     """Return the snapshot that the champion was trained on, in this dataset."""
-    used = champion_datasets(str(workspace.models_root()), name).get("split")
+    used = settled_uses(champion_datasets(str(workspace.models_root()), name))
     return used if used is not None and used.uri == uri else None
 
 

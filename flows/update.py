@@ -24,7 +24,12 @@ from flows.stages import (
 )
 from flows.train import commands
 from tasks.label_review import read_reviews, reviews_of
-from tasks.register import champion_config, champion_datasets, find_champion
+from tasks.register import (
+    champion_config,
+    champion_datasets,
+    find_champion,
+    settled_uses,
+)
 
 # Settings of training that an update takes over unless it gives its own.
 CHAMPIONS_OWN = (
@@ -134,7 +139,7 @@ def run_stages(config: UpdateConfig) -> RunResult | NothingNew:
         uri=known["ingest"].uri,
         clock=clock,
         parent=known["ingest"],
-        settled=known["split"],
+        settled=settled_uses(known),
     )
     decided = reviews_of(known["audit"]) if "audit" in known else []
     reviewed = {r[:3] for r in reviews} - {r[:3] for r in decided}

@@ -40,18 +40,29 @@ class Pool:
     Attributes:
         embeddings: float32 (n d).
         labels: Class of each, ascending, (n,).
+        weights: Of each one's loss, float32 (n,).
         partners: Rows (n k) to blend each one with; None draws them as they are.
     """
 
     embeddings: Floats
     labels: Ints
+    weights: Floats
     partners: Ints | None = None
 
     @classmethod
-    def of(cls, embeddings: Floats, labels: Ints, *, neighbours: int = 0) -> Pool:
+    def of(
+        cls,
+        embeddings: Floats,
+        labels: Ints,
+        *,
+        weights: Floats | None = None,
+        neighbours: int = 0,
+    ) -> Pool:
         """Order embeddings by class, and find same-class neighbours to blend with."""
+        if weights is None:
+            weights = np.ones(len(labels), np.float32)
         order = np.argsort(labels, kind="stable")
-        pool = cls(embeddings[order], labels[order])
+        pool = cls(embeddings[order], labels[order], weights[order])
         if not neighbours:
             return pool
         partners = same_class_neighbours(pool.embeddings, pool.labels, k=neighbours)
@@ -115,6 +126,7 @@ def train_head(
     subset = max(size.min(), LEAST_SUBSET) if members > 1 else None
     tables = _Tables(
         jnp.asarray(pool.embeddings),
+        jnp.asarray(pool.weights),
         jnp.asarray(classes),
         jnp.asarray(first),
         jnp.asarray(size),
@@ -136,6 +148,7 @@ class _Tables(NamedTuple):
     """A pool on the device: rows of class c are first[c] to first[c] + size[c]."""
 
     embeddings: jax.Array
+    weights: jax.Array
     classes: jax.Array
     first: jax.Array
     size: jax.Array
@@ -158,12 +171,14 @@ def _train_one(
 
     def step(carry: tuple[Weights, optax.OptState], key: jax.Array) -> tuple:
         weights, state = carry
-        x, y = _draw(tables, key, recipe.batch_size, subset=subset, offset=offset)
+        x, y, share = _draw(
+            tables, key, recipe.batch_size, subset=subset, offset=offset
+        )
 
         def loss(weights: Weights) -> jax.Array:
             logits = x @ weights[0] + weights[1]
             losses = optax.softmax_cross_entropy_with_integer_labels(logits, y)
-            return losses.mean()
+            return (losses * share).sum()
 
         updates, state = tx.update(jax.grad(loss)(weights), state, weights)
         return (optax.apply_updates(weights, updates), state), None
@@ -180,9 +195,9 @@ def _draw(
     *,
     subset: int | None,
     offset: jax.Array,
-) -> tuple[jax.Array, jax.Array]:
-    """Draw `count` embeddings, every class as likely as any other."""
-    embeddings, classes, first, size, partners = tables
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Draw `count` embeddings, every class as likely, with their share of the loss."""
+    embeddings, weights, classes, first, size, partners = tables
     one, two, three, four = jax.random.split(key, 4)
     drawn = jax.random.randint(one, (count,), 0, len(classes))
     most = size if subset is None else jnp.minimum(size, subset)
@@ -195,4 +210,5 @@ def _draw(
         which = jax.random.randint(three, (count,), 0, partners.shape[1])
         other = embeddings[partners[rows, which]]
         x = x + jax.random.uniform(four, (count, 1)) * (other - x)
-    return x, classes[drawn]
+    weight = weights[rows]
+    return x, classes[drawn], weight / jnp.maximum(weight.sum(), 1e-12)

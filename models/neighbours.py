@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,27 +20,34 @@ APART = -2.0
 WHITENING = 0.75
 
 
-def partly_whitened(
-    x: Floats, pool: NDArray[np.bool_], *, power: float = WHITENING
-) -> Floats:
-    """Return `x` turned to the axes of the `pool` rows, less spread where they spread.
+class Whitening(NamedTuple):
+    """Mean (d,) and axes (d, d) that embeddings are turned to."""
+
+    mean: Floats
+    axes: Floats
+
+    def __call__(self, x: Floats) -> Floats:
+        """Return `x` (n, d) along the axes."""
+        return ((x - self.mean) @ self.axes).astype(np.float32)
+
+
+def partial_whitening(pool: Floats, *, power: float = WHITENING) -> Whitening:
+    """Return the axes of `pool`, less spread where it spreads.
 
     Cosines then hear more than the few strongest axes, without the last ones' noise.
 
     Args:
-        x: Embeddings (n, d).
-        pool: Rows that the axes come from, (n,).
+        pool: Embeddings (n, d).
         power: Of the deviation that an axis is divided by; 0 leaves all as they are.
     """
-    mean = x[pool].mean(0)
-    centred = x - mean
-    values, axes = np.linalg.eigh(
-        np.atleast_2d(np.cov(centred[pool].T)).astype(np.float64)
-    )
+    d = pool.shape[1]
+    if len(pool) < 2:  # nothing is known of how they spread
+        return Whitening(np.zeros(d, np.float32), np.eye(d, dtype=np.float32))
+    mean = pool.mean(0)
+    spread = np.atleast_2d(np.cov((pool - mean).T)).astype(np.float64)
+    values, axes = np.linalg.eigh(spread)
     values = np.maximum(values, 1e-9 * max(float(values[-1]), 1e-12))
-    return (centred @ (axes / values ** (power / 2)).astype(np.float32)).astype(
-        np.float32
-    )
+    return Whitening(mean, (axes / values ** (power / 2)).astype(np.float32))
 
 
 def nearest(

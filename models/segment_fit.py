@@ -28,7 +28,15 @@ from models.occlude import image_keys, occlude
 from models.optim import muon, warmup_cosine
 from models.order import steps_per_epoch
 from models.segment import UNet
-from models.steps import AXIS, Channels, TrainState, create_state, eval_params
+from models.steps import (
+    AXIS,
+    Channels,
+    TrainState,
+    create_state,
+    eval_params,
+    moved_average,
+    sum_over,
+)
 
 Record = dict[str, Any]
 OnProgress = Callable[[int, int, float, str], None]
@@ -195,7 +203,7 @@ def make_step(
     def local(state: TrainState, images: Any, rows: Any, weights: Any) -> Any:
         pixels, mask = _views(images, rows, state.step, settings)
         pixels = (pixels - jnp.array(mean)) / jnp.array(std)
-        total = _sum_over(weights.sum(), mesh)
+        total = sum_over(weights.sum(), mesh)
 
         def loss(params: Any) -> Any:
             model = nnx.merge(graphdef, params, state.stats, copy=True)
@@ -205,14 +213,11 @@ def make_step(
             return jnp.sum(cost * weights) / total, stats
 
         (value, stats), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
-        value, grads = _sum_over((value, grads), mesh)
+        value, grads = sum_over((value, grads), mesh)
         stats = stats if mesh is None else jax.lax.pmean(stats, AXIS)
         updates, opt = tx.update(grads, state.opt, state.params)
         params = optax.apply_updates(state.params, updates)
-        keep = jnp.minimum(settings.ema, (1 + state.step) / (10 + state.step))
-        average = jax.tree.map(
-            lambda old, new: old * keep + new * (1 - keep), state.ema, (params, stats)
-        )
+        average = moved_average(state.ema, (params, stats), settings.ema, state.step)
         after = {"params": params, "stats": stats, "opt": opt, "ema": average}
         return dataclasses.replace(state, step=state.step + 1, **after), value
 
@@ -233,10 +238,6 @@ def make_step(
         out_shardings=everywhere,
         donate_argnums=0,
     )
-
-
-def _sum_over(tree: Any, mesh: Mesh | None) -> Any:
-    return tree if mesh is None else jax.lax.psum(tree, AXIS)
 
 
 def _views(

@@ -156,7 +156,7 @@ def make_train_step(
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         if mesh is not None:
             key = jax.random.fold_in(key, jax.lax.axis_index(AXIS))
-        total = _sum_over(jnp.sum(weights), mesh)
+        total = sum_over(jnp.sum(weights), mesh)
 
         def loss(params: Any) -> Any:
             pixels, own = view(images, key, views)
@@ -186,11 +186,11 @@ def make_train_step(
             state.params
         )
         memory = _remember(state.memory, *_all_of(seen, mesh), decay)
-        value, top1, grads = _sum_over((value, top1, grads), mesh)
+        value, top1, grads = sum_over((value, top1, grads), mesh)
         stats = _mean_over(stats, mesh)
         updates, opt = tx.update(grads, state.opt, state.params)
         params = optax.apply_updates(state.params, updates)
-        average = _average(state.ema, (params, stats), ema, state.step)
+        average = moved_average(state.ema, (params, stats), ema, state.step)
         metrics = {"loss": value, "grad_norm": optax.tree.norm(grads), "top1": top1}
         after = TrainState(params, stats, opt, average, state.step + 1, memory)
         return after, metrics
@@ -240,7 +240,7 @@ def _remember(
     return found
 
 
-def _average(old: Any, new: Any, decay: float, step: jax.Array) -> Any:
+def moved_average(old: Any, new: Any, decay: float, step: jax.Array) -> Any:
     """Move `old` towards `new`, faster in the first steps."""
     keep = jnp.minimum(decay, (1 + step) / (10 + step))
     return jax.tree.map(lambda a, b: a * keep + b * (1 - keep), old, new)
@@ -251,7 +251,8 @@ def _all_of(tree: Any, mesh: Mesh | None) -> Any:
     return tree if mesh is None else jax.lax.all_gather(tree, AXIS, tiled=True)
 
 
-def _sum_over(tree: Any, mesh: Mesh | None) -> Any:
+def sum_over(tree: Any, mesh: Mesh | None) -> Any:
+    """Return the sum of the devices' trees, on each of them."""
     return tree if mesh is None else jax.lax.psum(tree, AXIS)
 
 

@@ -28,7 +28,8 @@ def warm_start(fresh: Any, trained: Any) -> Any:
     if differ:
         raise UsageError(
             f"A warm start needs the same network: {', '.join(differ[:3])} is in one "
-            "of the two only. Use the earlier model's preset."
+            "of the two only. Use the earlier model's preset, and its balance where "
+            "one of the two is ldam, which has a head of its own."
         )
     return structure.unflatten([_overlay(name, leaf, old[name]) for name, leaf in new])
 

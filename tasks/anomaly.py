@@ -181,13 +181,12 @@ def judge(
 ) -> tuple[Array, Array]:
     """Return oddness and evidence of the judged images."""
     devices()  # before anything else touches JAX
-    from models.neighbours import partly_whitened
+    from models.neighbours import partial_whitening
 
     part = {name: values[judged] for name, values in columns.items()}
     pool = part["use"] == TRAIN
     embeddings = np.asarray(dataset.embeddings[:])[judged]
-    if pool.sum() > 1:
-        embeddings = partly_whitened(embeddings, pool, power=WHITENING)
+    embeddings = partial_whitening(embeddings[pool], power=WHITENING)(embeddings)
     far = distances(embeddings, part["group"], pool, k=settings.odd_neighbours)
     beyond = np.linalg.norm(embeddings, axis=1)
     return oddness(far, beyond, strangeness(part, pool), pool)

@@ -20,7 +20,7 @@ from tasks.inference import devices
 
 KIND = "occlusion"
 # Images in a compiled step: a multiple of the devices there may be.
-BATCH = 128
+BATCH = 32
 Floats = NDArray[np.float32]
 _LOADING = threading.Lock()
 

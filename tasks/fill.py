@@ -202,17 +202,15 @@ def nearest_rows(
         k: How many; fewer where fewer are known.
     """
     devices()  # before anything else touches JAX
-    from models.neighbours import nearest, partly_whitened
+    from models.neighbours import nearest, partial_whitening
 
     embeddings: Any = dataset.embeddings.oindex
     rows, gallery, k = np.flatnonzero(gaps), embeddings[known], min(k, len(known))
+    whitened = partial_whitening(gallery, power=0.5)
+    pool, own = whitened(gallery), np.arange(len(known))
     found = [(np.empty((0, k), np.int64), np.empty((0, k), np.float32))]
-    own = np.arange(len(known))
     for start in range(0, len(rows), BLOCK):
-        both = np.concatenate([gallery, embeddings[rows[start : start + BLOCK]]])
-        if len(known) > 1:
-            both = partly_whitened(both, np.arange(len(both)) < len(known), power=0.5)
-        pool, asking = np.split(both, [len(known)])
+        asking = whitened(embeddings[rows[start : start + BLOCK]])
         nobody = np.full(len(asking), NONE)  # none of them is in the pool
         found.append(nearest(asking, pool, apart=(nobody, own), k=k))
     places, cosines = (np.concatenate(part) for part in zip(*found, strict=True))

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from data_contracts.dataset import Array
+from data_contracts.errors import UsageError
 from data_contracts.references import DatasetRef, ModelRef
 from data_contracts.store import Dataset
 from tasks.clean import UNLABELLED
@@ -58,7 +59,15 @@ def vote_labels(
         known: Rows that vote.
         label: Label of every row of the dataset.
         k: Neighbours that vote.
+
+    Raises:
+        UsageError: Nobody votes.
     """
+    if not len(known):
+        raise UsageError(
+            "impute.labels=neighbours fills labels from labelled training images, and"
+            " there is none. Label some, or leave the setting out."
+        )
     asked = np.isin(np.arange(dataset.n), rows)
     near, cosines = nearest_rows(dataset, asked, known, k=k)
     return vote(label[near], cosines, count=int(label[known].max()) + 1)

@@ -115,9 +115,10 @@ def train_detector(
     Raises:
         ContractError: There is no image to train on, or none to judge by.
     """
-    run = f"{name}-occlusion-{digest(source.digest, settings, VERSION)[:12]}"
+    learning = settings.model_copy(update={"judged": 1})  # judging changes no weights
+    run = f"{name}-occlusion-{digest(source.digest, learning, VERSION)[:12]}"
     folder = Path(runs) / run
-    finished = folder / "occlusion.json"
+    finished = folder / f"occlusion-{settings.judged}.json"
     with storage_errors(str(folder)):
         if finished.exists():
             log.info("occlusion already done (%s)", run)

@@ -51,7 +51,7 @@ def report_occlusion(
 def examples(
     dataset: Dataset, detector: Detector, family: str, settings: OcclusionSettings
 ) -> list[Covered]:
-    """Return a few of the images that the network was judged on."""
+    """Return a few of the images that the network was judged on, with a cover each."""
     rows = judged_rows(dataset, settings)[0]
     places = np.unique(np.linspace(0, len(rows) - 1, SHOWN).astype(np.int64))
     images, seen, masks = covered_rows(dataset, rows[places], family, settings)

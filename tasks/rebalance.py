@@ -25,10 +25,11 @@ from tasks.train import (
     labels_to_learn,
     run_once,
     temperature_of,
+    weights_of,
 )
 from tasks.train_settings import TrainSettings
 
-VERSION = 1
+VERSION = 2
 # Most embeddings that a head is trained on; they wait in memory.
 MOST_ROWS = 200_000
 
@@ -129,7 +130,8 @@ def with_balanced_head(
         predictor = Predictor(params, stats, meta)
         rows = capped(train, classes[train], most=MOST_ROWS, seed=settings.seed)
         embeddings = _embedded(predictor, dataset, rows)
-        params = _retrained(params, embeddings, classes[rows], settings)
+        weights = weights_of(dataset)[rows]
+        params = _retrained(params, embeddings, classes[rows], weights, settings)
     if settings.thresholds and len(val):
         predictor = Predictor(params, stats, meta)
         probs = np.concatenate([p for _, p in predict_rows(predictor, dataset, val)])
@@ -173,14 +175,23 @@ def _embedded(predictor: Predictor, dataset: Dataset, rows: Array) -> Array:
 
 
 def _retrained(
-    params: Any, embeddings: Array, labels: Array, settings: TrainSettings
+    params: Any,
+    embeddings: Array,
+    labels: Array,
+    weights: Array,
+    settings: TrainSettings,
 ) -> Any:
     from models.heads import HeadRecipe, Pool, train_head
 
     details, kind = settings.balance_details, settings.head
     smote = details.neighbours if kind == HeadKind.smote else 0
     kernel, bias = train_head(
-        Pool.of(embeddings, labels.astype(np.int64), neighbours=smote),
+        Pool.of(
+            embeddings,
+            labels.astype(np.int64),
+            weights=weights.astype(np.float32),
+            neighbours=smote,
+        ),
         (params["head"]["kernel"], params["head"]["bias"]),
         recipe=HeadRecipe(),
         seed=settings.seed,

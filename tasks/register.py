@@ -175,6 +175,14 @@ def champion_datasets(models: str, name: str) -> dict[str, DatasetRef]:
     }
 
 
+def settled_uses(datasets: dict[str, DatasetRef]) -> DatasetRef | None:
+    """Return the snapshot that says for what a champion used its images.
+
+    One whose label was filled was trained on, and never tests what learnt from it.
+    """
+    return datasets.get("impute", datasets.get("split"))
+
+
 def next_version(models: str, name: str, *, run: str) -> int:
     """Return the number that the run's version has or will get."""
     mine = registered_version(models, name, run=run)

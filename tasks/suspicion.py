@@ -163,10 +163,10 @@ def look(
         neighbours: Number of voters.
         seed: Of the folds.
     """
-    from models.neighbours import nearest, partly_whitened
+    from models.neighbours import nearest, partial_whitening
 
     fold = folds_of(labels, group, pool, folds=folds, seed=seed)
-    turned, rows = partly_whitened(x, pool), np.flatnonzero(pool)
+    turned, rows = partial_whitening(x[pool])(x), np.flatnonzero(pool)
     index, cosine = nearest(
         turned,
         turned[rows],

@@ -289,3 +289,29 @@ def test_suspects_of_a_run_go_to_a_person_and_come_back(
     assert lines[0].startswith("path,sha256,split,given,suggested,score,verdict,label")
     with pytest.raises(UsageError, match="cannot be read"):
         run_train(small_config(out, audit=AuditSettings(review="nowhere.csv")))
+
+
+def test_decisions_of_a_person_alone_are_worth_an_update(
+    trained, pictures, own_workspace, tmp_path
+):
+    dataset = Dataset(trained.dataset)
+    row = np.flatnonzero(dataset.column("use") == 0)[0]
+    names = dataset.names("label_names")
+    other = names[(dataset.column("label")[row] + 1) % len(names)]
+    path, sha256 = (dataset.column(name)[row] for name in ("path", "sha256"))
+    sheet = tmp_path / "decided.csv"
+    sheet.write_text(f"path,sha256,label,who,when\n{path},{sha256},{other},Ann,today\n")
+    config = UpdateConfig(
+        name="shop",
+        data=str(pictures),
+        review=str(sheet),
+        train=TRAIN.model_copy(update={"epochs": 3}),
+        gate=GateSettings(margin=0.5, margin_macro_f1=0.5, margin_brier=0.5),
+    )
+    result = run_update(config)
+    assert result.model.version == 2
+    later = Dataset(result.dataset)
+    assert later.names("label_names")[later.column("target")[row]] == other
+    assert later.column("reviewer")[row] == "Ann"
+    assert result.promoted
+    assert isinstance(run_update(config), NothingNew)

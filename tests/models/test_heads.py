@@ -78,3 +78,20 @@ def test_one_validation_image_moves_nothing():
     offsets, gain = worthwhile_offsets(np.zeros((1, 3)), np.array([1]), seed=0)
     assert not offsets.any()
     assert gain == 0
+
+
+def test_what_weighs_nothing_is_not_learnt():
+    embeddings, labels = clouds([200, 200])
+    wrong = np.arange(len(labels)) % 2 == 0
+    told = np.where(wrong, 1 - labels, labels)
+    start = np.zeros((4, 2), "f4"), np.zeros(2, "f4")
+    test = clouds([500, 500], seed=1)
+    heads = [
+        train_head(pool, start, recipe=RECIPE, seed=0)
+        for pool in (
+            Pool.of(embeddings, told),
+            Pool.of(embeddings, told, weights=np.where(wrong, 0.01, 1).astype("f4")),
+        )
+    ]
+    assert min(recall(heads[0], *test)) < 0.65
+    assert min(recall(heads[1], *test)) > 0.7

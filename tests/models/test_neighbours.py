@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from models import neighbours
-from models.neighbours import nearest, partly_whitened
+from models.neighbours import nearest, partial_whitening
 
 
 @pytest.mark.parametrize(("n", "m", "k"), [(50, 400, 5), (7, 33, 30), (3, 5, 5)])
@@ -42,6 +42,14 @@ def test_blocks_change_nothing(monkeypatch):
 
 def test_whitening_evens_the_spread_without_inverting_it():
     x = np.random.default_rng(2).normal(size=(500, 3)) * [100, 10, 1]
-    turned = partly_whitened(x.astype(np.float32), np.ones(500, bool))
+    x = x.astype(np.float32)
+    turned = partial_whitening(x)(x)
     spread = np.sort(turned.std(0))
     assert 2 < spread[2] / spread[0] < 5
+
+
+@pytest.mark.parametrize("shape", [(5, 1), (1, 3), (0, 3)])
+def test_whitening_knows_no_axes_where_there_is_too_little_to_learn_from(shape):
+    turned = partial_whitening(np.ones(shape, np.float32))(np.ones(shape, np.float32))
+    assert turned.shape == shape
+    assert np.isfinite(turned).all()

@@ -1,5 +1,7 @@
 """What a snapshot holds, added up from chunks that are read once."""
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -119,3 +121,12 @@ def test_old_profiles_are_deleted(tmp_path, monkeypatch):
         source = rewrite(source, "clean", mean=np.full(16, 9.0 + value))
         profile_dataset(source)
     assert len([*folder_of(source.uri).glob("profile-*")]) == 2
+
+
+def test_what_was_known_of_a_replaced_dataset_is_left_alone(tmp_path):
+    first = dataset(tmp_path, 16)
+    profile_dataset(first)
+    shutil.rmtree(first.uri)
+    later = dataset(tmp_path, 12)
+    assert len(list(folder_of(later.uri).glob("profile-*"))) == 1
+    assert profile_dataset(later).columns()["mean"].count == 12

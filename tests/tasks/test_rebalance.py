@@ -9,6 +9,7 @@ from data_contracts.store import Dataset
 from models.checkpoint import load_model
 from tasks.augment_settings import AugmentSettings
 from tasks.clean import CleanSettings, clean_dataset
+from tasks.loss_settings import BalanceDetails
 from tasks.rebalance import capped, rebalance_model
 from tasks.split import SplitSettings, split_dataset
 from tasks.stage import run_stage
@@ -127,3 +128,14 @@ def test_the_largest_classes_are_cut_first():
     kept = capped(np.arange(113), classes, most=25, seed=0)
     assert np.bincount(classes[kept]).tolist() == [12, 10, 3]
     assert (np.diff(kept) > 0).all()
+
+
+def test_another_head_goes_on_with_the_training_that_was_cut_short(tmp_path: Path):
+    source = divided(tmp_path)
+    plain = trained(source, tmp_path)
+    (Path(plain.folder) / "trained.json").unlink()
+    moved = trained(
+        source, tmp_path, head="smote", balance_details=BalanceDetails(neighbours=2)
+    )
+    assert moved.run.startswith(f"{plain.run}-smote-")
+    assert moved.history == plain.history
