@@ -6,22 +6,28 @@ from pathlib import Path
 import numpy as np
 
 from data_contracts.store import Dataset
+from flows.result import Clock
+from flows.stages import StageSettings, last, prepare
+from flows.train import _settled
 from flows.train import run as run_train
+from tasks.decode import DecodeSettings
 from tasks.embed import EmbedSettings
+from tasks.gate import GateSettings
 from tasks.impute_settings import ImputeSettings
 from tasks.inference import Predictor
 from tasks.listing import SourceSettings
 from tests.flows.conftest import TRAIN, small_config
 
 
-def with_gaps(manifest: Path, out: Path) -> Path:
-    """Write a manifest without every other label, and with prices that have gaps."""
+def with_gaps(manifest: Path, out: Path, *, every: int) -> Path:
+    """Write a manifest with `every` n-th label, and with prices that have gaps."""
     with manifest.open(newline="") as file:
         rows = list(csv.DictReader(file))
     for i, row in enumerate(rows):
-        row["split"] = ("train", "train", "train", "val", "test")[i % 5]
+        given = ("train", "train", "train", "val", "test")[i % 5]
+        row["split"] = given if every > 1 else ""
         row["price"] = "" if i % 4 == 0 else str(i % 7)
-        if i % 2:
+        if i % every:
             row |= {"label": "", "domain": ""}
     with out.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
@@ -31,10 +37,13 @@ def with_gaps(manifest: Path, out: Path) -> Path:
 
 
 def test_a_run_learns_from_filled_labels(pictures, tmp_path):
+    gaps = with_gaps(pictures, tmp_path / "gaps.csv", every=2)
+    source = SourceSettings(root=str(pictures.parent), numeric=("price",))
     result = run_train(
         small_config(
-            with_gaps(pictures, tmp_path / "gaps.csv"),
-            source=SourceSettings(root=str(pictures.parent), numeric=("price",)),
+            gaps,
+            source=source,
+            gate=GateSettings(floor_top1=0),
             embed=EmbedSettings(encoder_epochs=4),
             impute=ImputeSettings(
                 labels="keep",
@@ -62,3 +71,19 @@ def test_a_run_learns_from_filled_labels(pictures, tmp_path):
     assert "Filled labels" in page
     meta = Predictor.load(Path(result.model.uri) / "model").meta
     assert meta["impute"]["numbers"].keys() == {"price"}
+
+    # Their labels arrive: what was trained on does not test.
+    assert result.promoted
+    with_gaps(pictures, gaps, every=1)
+    datasets, _ = prepare(
+        str(gaps),
+        StageSettings(source=source, decode=DecodeSettings(image_size=32)),
+        uri=result.dataset.uri,
+        clock=Clock(),
+        settled=_settled(result.model.name, result.dataset.uri),
+    )
+    later = Dataset(last(datasets))
+    given = (later.column("label")[: dataset.n] >= 0) & filled & later.column("keep")
+    assert given.sum() > 20
+    assert (later.column("use")[: dataset.n][given] == 0).all()
+    assert (later.column("use") == 2).any()
