@@ -28,11 +28,13 @@ import numpy as np
 from data_contracts.store import Dataset
 from flows.result import Clock
 from flows.stages import StageSettings, curate, last, prepare
+from tasks.anomaly import AnomalySettings
 from tasks.decode import DecodeSettings
 from tasks.embed import network_of
 from tasks.impute import open_rows, predict_labels, vote_labels
 from tasks.impute_settings import ImputeSettings
 from tasks.inference import Predictor, predict_rows
+from tasks.label_audit import AuditSettings
 from tasks.listing import SourceSettings
 from tasks.split import TRAIN, VAL
 from tasks.train import train_model
@@ -82,6 +84,8 @@ def arm(
         source=SourceSettings(root=str(root)),
         decode=DecodeSettings(image_size=size),
         impute=impute,
+        anomaly=AnomalySettings(anomalies="off"),
+        audit=AuditSettings(wrong_labels="off"),
         train=TrainSettings(epochs=epochs, seed=seed, patience=0),
     )
     datasets, _ = prepare(

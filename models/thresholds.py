@@ -102,28 +102,54 @@ def _running(keys: Ints, values: Floats, k: int) -> Floats:
     return out
 
 
+# Images of a class from which its offset is tuned.
+LEAST = 4
+# Draws of the bootstrap, and its quantile that must lie above nothing.
+DRAWS, LEVEL = 400, 0.05
+
+
 def worthwhile_offsets(
     logits: Floats, labels: Ints, *, seed: int
 ) -> tuple[Floats, float]:
     """Return offsets and what they bring on images that they were not tuned on.
 
     Each half of the images tunes for the other (nested), because a few images a class
-    are soon learnt by heart. Where that brings nothing, the offsets are zero.
+    are soon learnt by heart. Where that brings nothing, or no more than chance could,
+    the offsets are zero. Classes with hardly an image stay where they are, and the mean
+    of the others' offsets is zero: no image speaks for the former when the latter
+    would take theirs.
     """
-    k = logits.shape[1]
-    halves = np.random.default_rng(seed).permutation(len(labels)) % 2
-    gains = []
+    n, k = logits.shape
+    random = np.random.default_rng(seed)
+    halves = random.permutation(n) % 2
+    plain = logits.argmax(1)
+    moved = plain.copy()
     for half in (0, 1):
-        tuned, held = halves != half, halves == half
-        if not (tuned.any() and held.any()):
-            return np.zeros(k), 0.0
-        offsets = tune_offsets(logits[tuned], labels[tuned])
-        scores = [
-            macro_f1((logits[held] + o).argmax(1), labels[held], num_classes=k)
-            for o in (offsets, 0.0)
-        ]
-        gains.append(scores[0] - scores[1])
-    gain = float(np.mean(gains))
-    if gain <= 0:
-        return np.zeros(k), gain
-    return tune_offsets(logits, labels), gain
+        held = halves == half
+        offsets = _centred_offsets(logits[~held], labels[~held], least=LEAST // 2)
+        moved[held] = (logits[held] + offsets).argmax(1)
+
+    def gain(rows: Ints) -> float:
+        after, before = (
+            macro_f1(answers[rows], labels[rows], num_classes=k)
+            for answers in (moved, plain)
+        )
+        return after - before
+
+    found = gain(np.arange(n))
+    draws = [gain(random.integers(0, n, n)) for _ in range(DRAWS)]
+    if np.quantile(draws, LEVEL) <= 0:
+        return np.zeros(k), found
+    return _centred_offsets(logits, labels, least=LEAST), found
+
+
+def _centred_offsets(logits: Floats, labels: Ints, *, least: int) -> Floats:
+    """Tune the classes that have `least` images, among themselves; the others get 0."""
+    offsets = np.zeros(logits.shape[1])
+    classes = np.flatnonzero(np.bincount(labels, minlength=len(offsets)) >= least)
+    if len(classes) > 1:
+        rows = np.isin(labels, classes)
+        places = np.searchsorted(classes, labels[rows])
+        found = tune_offsets(logits[rows][:, classes], places)
+        offsets[classes] = found - found.mean()
+    return offsets

@@ -95,3 +95,24 @@ def test_what_weighs_nothing_is_not_learnt():
     ]
     assert min(recall(heads[0], *test)) < 0.65
     assert min(recall(heads[1], *test)) > 0.7
+
+
+def test_classes_without_validation_images_are_not_robbed():
+    """As their images are never seen, taking them away would seem to cost nothing."""
+    embeddings, labels = clouds([200] * 4, seed=2)
+    logits = 2 * embeddings
+    seen = labels < 2
+    offsets, _ = worthwhile_offsets(logits[seen], labels[seen], seed=0)
+    assert not offsets[2:].any()
+    assert abs(offsets.mean()) < 1e-9
+    answers = [(logits + o).argmax(1)[~seen] for o in (0, offsets)]
+    lost = [np.mean(answer == labels[~seen]) for answer in answers]
+    assert lost[1] > lost[0] - 0.02
+
+
+def test_offsets_that_even_out_a_biased_head_are_kept():
+    embeddings, labels = clouds([200] * 4, seed=2)
+    bias = np.array([2.0, 0, 0, -2.0])
+    offsets, gain = worthwhile_offsets(2 * embeddings + bias, labels, seed=0)
+    assert gain > 0.05
+    assert np.abs(offsets + bias).max() < 1
