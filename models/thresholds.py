@@ -102,10 +102,11 @@ def _running(keys: Ints, values: Floats, k: int) -> Floats:
     return out
 
 
-# Images of a class from which its offset is tuned.
-LEAST = 4
-# Draws of the bootstrap, and its quantile that must lie above nothing.
-DRAWS, LEVEL = 400, 0.05
+# Images of a class from which its offset is tuned, and the share of such classes.
+LEAST, COVERED = 4, 0.9
+# Ways to halve the images; draws of the bootstrap, and its quantile that must lie above
+# nothing: a gain beyond its standard error.
+HALVINGS, DRAWS, LEVEL = 4, 400, 0.16
 
 
 def worthwhile_offsets(
@@ -114,27 +115,30 @@ def worthwhile_offsets(
     """Return offsets and what they bring on images that they were not tuned on.
 
     Each half of the images tunes for the other (nested), because a few images a class
-    are soon learnt by heart. Where that brings nothing, or no more than chance could,
-    the offsets are zero. Classes with hardly an image stay where they are, and the mean
-    of the others' offsets is zero: no image speaks for the former when the latter
-    would take theirs.
+    are soon learnt by heart. Where that brings no more than its standard error, the
+    offsets are zero. Classes with hardly an image stay where they are, and the mean of
+    the others' offsets is zero: no image speaks for the former when the latter would
+    take theirs. Where there are many of them, nothing moves and the gain is nan.
     """
     n, k = logits.shape
+    if np.mean(np.bincount(labels, minlength=k) >= LEAST) < COVERED:
+        return np.zeros(k), float("nan")
     random = np.random.default_rng(seed)
-    halves = random.permutation(n) % 2
     plain = logits.argmax(1)
-    moved = plain.copy()
-    for half in (0, 1):
-        held = halves == half
-        offsets = _centred_offsets(logits[~held], labels[~held], least=LEAST // 2)
-        moved[held] = (logits[held] + offsets).argmax(1)
+    moved = [plain.copy() for _ in range(HALVINGS)]
+    for answers in moved:
+        halves = random.permutation(n) % 2
+        for half in (0, 1):
+            held = halves == half
+            offsets = _centred_offsets(logits[~held], labels[~held], least=LEAST // 2)
+            answers[held] = (logits[held] + offsets).argmax(1)
 
     def gain(rows: Ints) -> float:
-        after, before = (
+        scores = [
             macro_f1(answers[rows], labels[rows], num_classes=k)
-            for answers in (moved, plain)
-        )
-        return after - before
+            for answers in (plain, *moved)
+        ]
+        return float(np.mean(scores[1:]) - scores[0])
 
     found = gain(np.arange(n))
     draws = [gain(random.integers(0, n, n)) for _ in range(DRAWS)]

@@ -13,7 +13,7 @@ from data_contracts.dataset import Array
 from data_contracts.references import DatasetRef
 from data_contracts.store import Dataset
 from models.imbalance import log_prior
-from models.thresholds import worthwhile_offsets
+from models.thresholds import LEAST, worthwhile_offsets
 from tasks.inference import Predictor, predict_rows
 from tasks.inpaint import keep_beside
 from tasks.loss_settings import HeadKind
@@ -29,7 +29,7 @@ from tasks.train import (
 )
 from tasks.train_settings import TrainSettings
 
-VERSION = 3
+VERSION = 4
 # Most embeddings that a head is trained on; they wait in memory.
 MOST_ROWS = 200_000
 
@@ -147,6 +147,11 @@ def _said(offsets: Array, gain: float) -> str:
         return (
             f"Thresholds of {int((offsets != 0).sum())} classes moved: macro-F1 rose by"
             f" {100 * gain:.1f} points on validation images they were not tuned on."
+        )
+    if np.isnan(gain):
+        return (
+            f"Thresholds stay: too many classes have under {LEAST} validation images to"
+            " tune them on."
         )
     return (
         "Thresholds stay: on validation images that they were not tuned on, moved ones"
