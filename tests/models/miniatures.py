@@ -22,9 +22,9 @@ MOBILENET = mobilenet.Shape(
     ),
     hidden=24,
 )
-VIT = vit.Shape(24, 2, 3, patch=8, grid=4)
-DINOV2 = vit.Shape(24, 2, 3, patch=7, grid=4, scale=1e-5)
-SIGLIP = vit.Shape(24, 1, 3, patch=8, grid=4, pool="map", tanh=True)
+VIT = vit.Shape(18, 2, 3, patch=8, grid=4)
+DINOV2 = vit.Shape(18, 2, 3, patch=7, grid=4, scale=1e-5)
+SIGLIP = vit.Shape(18, 1, 3, patch=8, grid=4, pool="map", tanh=True)
 
 
 def pixels(side: int) -> np.ndarray:
