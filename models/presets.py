@@ -73,16 +73,23 @@ def preset_of(name: str) -> Preset:
     return PRESETS[name]
 
 
+def side_problem(name: str, image_size: int) -> str:
+    """Say why images are too small for the network `name`, "" if they are not."""
+    least = preset_of(name).least
+    if image_size >= least:
+        return ""
+    return (
+        f"preset={name} needs images of {least} px at least; came"
+        f" decode.image_size={image_size}. Set decode.image_size={least} or more, or"
+        " preset=small"
+    )
+
+
 def check_side(name: str, image_size: int) -> None:
     """Refuse images that the network `name` would see nothing in.
 
     Raises:
         UsageError: They are smaller than its smallest.
     """
-    least = preset_of(name).least
-    if image_size < least:
-        raise UsageError(
-            f"preset={name} needs images of {least} px at least; came"
-            f" decode.image_size={image_size}. Set decode.image_size={least} or more,"
-            " or preset=small"
-        )
+    if said := side_problem(name, image_size):
+        raise UsageError(said)

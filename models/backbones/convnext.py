@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from models.backbones.parts import gelu, layer_norm, linear, make_head, patches
+from models.backbones.parts import gelu, layer_norm, linear, make_head, patches, still
 from models.conv import convolve
 
 STEM = 4  # pixels of a side that the stem makes one place of the map
@@ -182,13 +182,13 @@ class ConvNeXt(nnx.Module):
         x = self.stem_norm(self.stem(_filled(x, least=STEM)))
         maps = {}
         for index, stage in enumerate(self.parts):
-            x = maps[STEM << index] = stage(x)
+            x = maps[STEM << index] = still(stage(x), index + 1 < self.frozen)
         return maps
 
     def embed(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """Return the normed mean of the last map (n d) for images (n h w c)."""
         *_, last = self.features(x, train=train).values()
-        return self.norm(last.mean((1, 2)))
+        return still(self.norm(last.mean((1, 2))), self.stages + 1 < self.frozen)
 
     def __call__(
         self, x: jax.Array, *, train: bool, rngs: nnx.Rngs | None = None

@@ -11,7 +11,7 @@ import dataclasses
 import jax
 from flax import nnx
 
-from models.backbones.parts import ConvNorm, linear, make_head
+from models.backbones.parts import ConvNorm, linear, make_head, still
 
 # Torchvision's, whose weights these are meant for.
 NORM = {"momentum": 0.99, "epsilon": 1e-3}
@@ -200,7 +200,8 @@ class MobileNet(nnx.Module):
         for index, block in enumerate(self.blocks):
             part = 1 + self.shape.stage_of(index)
             stride *= block.stride
-            x = maps[stride] = block(x, train=train and part >= self.frozen)
+            x = still(block(x, train=train and part >= self.frozen), part < self.frozen)
+            maps[stride] = x
         return maps
 
     def embed(self, x: jax.Array, *, train: bool = False) -> jax.Array:
@@ -208,7 +209,8 @@ class MobileNet(nnx.Module):
         *_, last = self.features(x, train=train).values()
         live = train and self.stages + 1 >= self.frozen
         wide = jax.nn.hard_swish(self.last(last, train=live))
-        return jax.nn.hard_swish(self.hidden(wide.mean((1, 2))))
+        out = jax.nn.hard_swish(self.hidden(wide.mean((1, 2))))
+        return still(out, self.stages + 1 < self.frozen)
 
     def __call__(
         self, x: jax.Array, *, train: bool, rngs: nnx.Rngs | None = None

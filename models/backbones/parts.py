@@ -128,3 +128,8 @@ def gelu(x: jax.Array) -> jax.Array:
 def gelu_tanh(x: jax.Array) -> jax.Array:
     """Return GELU by its approximation with tanh, which SigLIP was trained with."""
     return jax.nn.gelu(x, approximate=True)
+
+
+def still(x: jax.Array, hold: bool) -> jax.Array:
+    """Return `x`, without gradients to what made it where `hold`."""
+    return jax.lax.stop_gradient(x) if hold else x

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from models.backbones.parts import ConvNorm, make_head
+from models.backbones.parts import ConvNorm, make_head, still
 
 WIDEN = 4  # outputs of a bottleneck, as a multiple of its inner channels
 
@@ -207,7 +207,8 @@ class ResNet(nnx.Module):
         for index, block in enumerate(self.blocks):
             part = 1 + self.shape.stage_of(index)
             stride *= block.stride
-            x = maps[stride] = block(x, train=train and part >= self.frozen)
+            x = still(block(x, train=train and part >= self.frozen), part < self.frozen)
+            maps[stride] = x
         return maps
 
     def embed(self, x: jax.Array, *, train: bool = False) -> jax.Array:

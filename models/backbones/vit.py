@@ -29,6 +29,7 @@ from models.backbones.parts import (
     linear,
     make_head,
     patches,
+    still,
 )
 
 LEAST = 2  # patches along a side
@@ -192,8 +193,8 @@ class VisionTransformer(nnx.Module):
         x = x + resampled(
             self.positions[...], grid=(h, w), extra=int(self.token is not None)
         )
-        for block in self.blocks:
-            x = block(x)
+        for index, block in enumerate(self.blocks):
+            x = still(block(x), index + 1 < self.frozen)
         return self.norm(x), (h, w)
 
     def features(self, x: jax.Array, *, train: bool = False) -> dict[int, jax.Array]:
@@ -207,7 +208,8 @@ class VisionTransformer(nnx.Module):
         """Return the pooled token (n d) of normalised images (n h w c)."""
         del train
         x, _ = self.tokens(x)
-        return x[:, 0] if self.pool is None else self.pool(x)
+        x = x[:, 0] if self.pool is None else self.pool(x)
+        return still(x, self.stages + 1 < self.frozen)
 
     def __call__(
         self, x: jax.Array, *, train: bool, rngs: nnx.Rngs | None = None
