@@ -3,12 +3,12 @@
 Widths and depths below tiny are those of V2's paper, table 9. V2 normalises the
 response of a channel over the map (GRN) where V1 scales the block's output.
 
-| preset | parameters, M | multiply-adds at 224 px, G | embedding |
+| preset | parameters without head, M | multiply-adds at 224 px, G | embedding |
 |---|---|---|---|
 | convnext_atto, convnextv2_atto | 3.37, 3.39 | 0.55 | 320 |
 | convnext_femto, convnextv2_femto | 4.83, 4.85 | 0.78 | 384 |
 | convnext_pico, convnextv2_pico | 8.53, 8.55 | 1.37 | 512 |
-| convnext_nano, convnextv2_nano | 14.95, 14.98 | 2.45 | 640 |
+| convnext_nano, convnextv2_nano | 14.95, 14.98 | 2.44 | 640 |
 | convnext_tiny, convnextv2_tiny | 27.82, 27.87 | 4.45 | 768 |
 """
 

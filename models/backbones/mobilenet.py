@@ -1,6 +1,6 @@
 """MobileNetV3, for the edge: Howard et al. 2019, arXiv 1905.02244, tables 1 and 2.
 
-| preset | parameters, M | multiply-adds at 224 px, G | embedding |
+| preset | parameters without head, M | multiply-adds at 224 px, G | embedding |
 |---|---|---|---|
 | mobilenetv3_small | 1.52 | 0.06 | 1024 |
 | mobilenetv3_large | 4.20 | 0.22 | 1280 |

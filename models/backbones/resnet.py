@@ -4,9 +4,9 @@
 (He et al. 2019, arXiv 1812.01187). Those whose names end in `_tv` are torchvision's:
 strided 1x1 shortcuts, and in bottlenecks the stride on the 3x3 (version 1.5).
 
-| preset | parameters, M | multiply-adds at 224 px, G | embedding |
+| preset | parameters without head, M | multiply-adds at 224 px, G | embedding |
 |---|---|---|---|
-| small | 1.25 | 2.45 | 256 |
+| small | 1.23 | 0.79 | 256 |
 | resnet18 | 11.18 | 1.81 | 512 |
 | resnet18_tv | 11.18 | 1.81 | 512 |
 | resnet34_tv | 21.28 | 3.66 | 512 |

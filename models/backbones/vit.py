@@ -4,14 +4,14 @@ ViT: Dosovitskiy et al. 2021, arXiv 2010.11929; sizes below base: Touvron et al.
 arXiv 2012.12877. DINOv2, without registers: Oquab et al. 2023, arXiv 2304.07193.
 SigLIP, image tower: Zhai et al. 2023, arXiv 2303.15343.
 
-| preset | patch | parameters, M | multiply-adds at 224 px, G | embedding |
+| preset | patch | parameters without head, M | multiply-adds at 224 px, G | embedding |
 |---|---|---|---|---|
-| vit_tiny | 16 | 5.53 | 1.26 | 192 |
-| vit_small | 16 | 21.67 | 4.61 | 384 |
-| vit_base | 16 | 85.80 | 17.58 | 768 |
-| dinov2_small | 14 | 22.06 | 6.12 | 384 |
-| dinov2_base | 14 | 86.58 | 23.30 | 768 |
-| siglip_base | 16 | 92.88 | 17.73 | 768 |
+| vit_tiny | 16 | 5.52 | 1.25 | 192 |
+| vit_small | 16 | 21.67 | 4.60 | 384 |
+| vit_base | 16 | 85.80 | 17.56 | 768 |
+| dinov2_small | 14 | 22.06 | 6.14 | 384 |
+| dinov2_base | 14 | 86.58 | 23.19 | 768 |
+| siglip_base | 16 | 92.88 | 17.71 | 768 |
 """
 
 import dataclasses
