@@ -115,7 +115,7 @@ def parse_safetensors(data: bytes) -> tuple[Tensors, dict[str, str]]:
         raise _damaged("the header is longer than the file")
     try:
         header = json.loads(data[8 : 8 + length].decode())
-        metadata = header.pop("__metadata__", {})
+        metadata = {str(k): str(v) for k, v in header.pop("__metadata__", {}).items()}
         entries = sorted(header.items(), key=lambda item: item[1]["data_offsets"])
         body, place, tensors = memoryview(data)[8 + length :], 0, {}
         for name, entry in entries:
@@ -130,7 +130,7 @@ def parse_safetensors(data: bytes) -> tuple[Tensors, dict[str, str]]:
         raise _damaged(f"its header cannot be read ({error!r})") from error
     if place != len(body):
         raise _damaged(f"{len(body) - place} bytes belong to no tensor")
-    return tensors, {str(key): str(value) for key, value in metadata.items()}
+    return tensors, metadata
 
 
 def _of_bytes(

@@ -120,6 +120,9 @@ def _placed(
                 found[own] = laid
     _raise(problems)
     for own, pieces in parts.items():
+        shapes = [piece.shape for _, piece in sorted(pieces.items())]
+        if len({shape[:-1] for shape in shapes}) > 1 or () in shapes:
+            _raise([f"the parts of {own} are {shapes}, which do not join"])
         found[own] = np.concatenate([pieces[k] for k in sorted(pieces)], axis=-1)
     return found
 
@@ -169,7 +172,7 @@ def _laid(name: str, tensor: NDArray[Any], kind: str, *, like: Any) -> Floats:
         return values.reshape(values.shape[:2]).T
     if values.ndim == 4 and kind == "conv":
         return values.transpose(2, 3, 1, 0)
-    if kind == "table":
+    if kind == "table" and values.ndim > 1 and values.size:
         return _positions(values.reshape(-1, values.shape[-1]), like)
     if values.ndim > 1 and len(squeezed) <= 1:
         return values.reshape(-1)

@@ -59,6 +59,7 @@ def test_bfloat16_becomes_float32():
         (safetensors(b"{"), "header cannot be read"),
         (safetensors(b"[" * 100_000), "header cannot be read"),
         (safetensors(b"[]"), "header cannot be read"),
+        (safetensors({"__metadata__": [1]}), "header cannot be read"),
         (safetensors({"a": {"dtype": "F32"}}), "header cannot be read"),
         (safetensors({"a": entry()}, b""), "a has 0 bytes"),
         (safetensors({"a": entry()}, bytes(5)), "1 bytes belong to no tensor"),
@@ -215,6 +216,10 @@ def test_no_file_and_no_such_kind_say_what_to_do(tmp_path):
         read_weights(tmp_path / "a.h5")
 
 
+KEY = "vit.encoder.layer.0.attention.attention.key.weight"
+POSITIONS = "vit.embeddings.position_embeddings"
+
+
 def vit(tensors, *, head=False, classes=miniatures.CLASSES):
     model = build(miniatures.VIT, num_classes=classes, rngs=nnx.Rngs(0))
     return model, import_weights(model, tensors, head=head)
@@ -253,7 +258,7 @@ def test_weights_do_not_depend_on_the_order_of_a_file(tensors):
         (lambda t: t.update(extra=np.zeros(3, "f4")), "extra has no place"),
         (lambda t: t.pop("vit.layernorm.weight"), "norm/scale is missing"),
         (
-            lambda t: t.pop("vit.encoder.layer.0.attention.attention.key.weight"),
+            lambda t: t.pop(KEY),
             r"blocks/0/attention/qkv/kernel is \(18, 36\)",
         ),
         (
@@ -267,6 +272,22 @@ def test_weights_do_not_depend_on_the_order_of_a_file(tensors):
         (
             lambda t: t.update({"vit.layernorm.bias": np.full(18, np.nan, "f4")}),
             "not finite",
+        ),
+        (
+            lambda t: t.update({KEY: np.zeros((18, 4), "f4")}),
+            "parts of blocks/0/attention/qkv/kernel are",
+        ),
+        (
+            lambda t: t.update({KEY: np.zeros((18, 18, 3), "f4")}),
+            "expected a dense layer",
+        ),
+        (
+            lambda t: t.update({POSITIONS: np.zeros((), "f4")}),
+            r"positions is \(\), this network's is",
+        ),
+        (
+            lambda t: t.update({POSITIONS: np.zeros((2, 0), "f4")}),
+            r"positions is \(0,\), this network's is",
         ),
         (
             lambda t: t.update({"layernorm.bias": np.zeros(18, "f4")}),
