@@ -34,9 +34,11 @@ from flows.stages import (
     learn,
     prepare,
 )
+from models.presets import side_problem
 from tasks.embed import Encoder
 from tasks.label_review import read_reviews
 from tasks.register import champion_datasets, find_champion, settled_uses
+from tasks.transfer import check_start
 
 
 class TrainConfig(StageSettings):
@@ -44,6 +46,12 @@ class TrainConfig(StageSettings):
 
     data: str = Field(description="Folder, manifest, Parquet, archive, VOC or COCO.")
     name: str = Field(description="Name of the model and its dataset.")
+
+    @model_validator(mode="after")
+    def _images_large_enough(self) -> TrainConfig:
+        if said := side_problem(self.train.preset, self.decode.image_size):
+            raise ValueError(said)
+        return self
 
     @model_validator(mode="after")
     def _numbers_to_fill(self) -> TrainConfig:
@@ -123,6 +131,12 @@ def run_stages(config: TrainConfig) -> RunResult:
     """Run every stage in order; inside a flow run each is a Prefect task."""
     workspace.prepare()
     read_reviews(config.audit.review)
+    check_start(
+        config.train.init,
+        config.train.preset,
+        image_size=config.decode.image_size,
+        home=workspace.home(),
+    )
     clock, uri = Clock(), workspace.dataset_uri(config.name)
     datasets, contracts = prepare(
         config.data, config, uri=uri, clock=clock, settled=_settled(config.name, uri)

@@ -54,6 +54,15 @@ class UpdateTrainSettings(TrainSettings):
     def _of_training(cls, given: Any) -> Any:
         return given.model_dump() if type(given) is TrainSettings else given
 
+    @model_validator(mode="after")
+    def _starts_from_the_champion(self) -> UpdateTrainSettings:
+        if self.init is not None:
+            raise ValueError(
+                f"an update starts from the champion; came init={self.init}. Leave it"
+                " out, or train anew: sightline train"
+            )
+        return self
+
 
 class UpdateConfig(Settings):
     """Settings of `sightline update`; all others are the champion's."""

@@ -192,13 +192,29 @@ def _depthwise_forward(
 
 def _depthwise_backward(strides: Pair, pads: Pads, saved: Any, grad: jax.Array) -> Any:
     x, kernel = saved
-    shift_add = functools.partial(_depthwise.__wrapped__, strides=strides, pads=pads)
-    (dx,) = jax.vjp(lambda a: shift_add(a, kernel), x)[1](grad)
     size = kernel.shape[:2]
+    shift_add = _depthwise.__wrapped__
+    flipped = [
+        (k - 1 - before, k - 1 - after)
+        for k, (before, after) in zip(size, pads, strict=True)
+    ]
+    if strides == (1, 1) and min(sum(flipped, ())) >= 0:
+        # The transpose is a convolution too. With the loop below: 162 to 97 ms for
+        # value and gradients of 7x7 on 16 maps of 48x48x96, on one core.
+        dx = shift_add(grad, kernel[::-1, ::-1], strides, flipped)
+    else:
+        (dx,) = jax.vjp(lambda a: shift_add(a, kernel, strides, pads), x)[1](grad)
+    height = (grad.shape[1] - 1) * strides[0] + 1
 
     def outer(image: jax.Array, g: jax.Array) -> jax.Array:
-        windows = _windows(image, size, strides)
-        return jnp.stack([(window[0] * g).sum((0, 1)) for window in windows])
+        # A loop over the rows of the kernel, since 49 sums side by side take XLA ten
+        # times as long to compile as 7.
+        def of_row(row: jax.Array) -> jax.Array:
+            rows = lax.dynamic_slice_in_dim(image, row, height, axis=1)
+            windows = _windows(rows, (1, size[1]), strides)
+            return jnp.stack([(window[0] * g).sum((0, 1)) for window in windows])
+
+        return lax.map(of_row, jnp.arange(size[0])).reshape(-1, g.shape[-1])
 
     zero = jnp.zeros((size[0] * size[1], kernel.shape[-1]), jnp.float32)
     total = _per_image_sum(outer, _pad(x, pads), grad, zero)

@@ -40,7 +40,7 @@ from models.feed import (
 )
 from models.identity import run_identity
 from models.objective import area_under_margin, make_objective, memory_of
-from models.optim import OPTIMIZERS, warmup_cosine
+from models.optim import optimizer_for, warmup_cosine
 from models.order import batch_sizes, steps_per_epoch
 from models.recipe import Recipe
 from models.steps import (
@@ -162,7 +162,7 @@ def fit(
     Args:
         model: Network with fresh weights; `recipe.preset` is not looked at.
         source: Images and labels.
-        recipe: Optimiser, schedule and augmentation.
+        recipe: Optimiser, schedule and augmentation; freezing, of a backbone only.
         settings: How the loop runs.
         mean: Channel means of 0..1 pixels.
         std: Channel standard deviations of 0..1 pixels.
@@ -185,9 +185,7 @@ def fit(
     learning_rate = warmup_cosine(
         recipe.learning_rate, recipe.epochs * steps, warmup=recipe.warmup
     )
-    tx = OPTIMIZERS[recipe.optimizer](
-        learning_rate, weight_decay=recipe.weight_decay, clip=recipe.clip
-    )
+    tx = optimizer_for(recipe, model, learning_rate)
     memory = memory_of(
         recipe.loss, rows=len(source.train_rows), num_classes=len(counts)
     )

@@ -1,11 +1,14 @@
 """Optimisers and their learning-rate schedule."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from optax.contrib import MuonDimensionNumbers
+
+from models.recipe import Recipe
 
 
 def warmup_cosine(
@@ -103,3 +106,82 @@ def inner_convolutions(params: Any) -> Any:
 def decayed_weights(params: Any) -> Any:
     """Mark the leaves of `params` that weight decay applies to."""
     return jax.tree.map(lambda leaf: jnp.ndim(leaf) > 1, params)
+
+
+def optimizer_for(
+    recipe: Recipe, model: Any, learning_rate: float | optax.Schedule
+) -> optax.GradientTransformation:
+    """Build the optimiser of a recipe; `model` is told which of its parts stand still.
+
+    Args:
+        recipe: Freezing and `layer_decay` need a network of `backbones`.
+        model: The network; `frozen` is set.
+        learning_rate: Peak, or a schedule.
+    """
+    tx = OPTIMIZERS[recipe.optimizer](
+        learning_rate, weight_decay=recipe.weight_decay, clip=recipe.clip
+    )
+    if recipe.freeze is None and recipe.layer_decay == 1:
+        return tx
+    model.frozen = frozen_parts(recipe.freeze, stages=model.stages)
+    return by_depth(
+        tx,
+        model.part_of,
+        frozen=model.frozen,
+        decay=recipe.layer_decay,
+        parts=model.stages + 3,
+    )
+
+
+def frozen_parts(freeze: str | None, *, stages: int) -> int:
+    """Return how many leading parts of a network stand still, the stem first.
+
+    Args:
+        freeze: None, "backbone", or the number of stages after the stem.
+        stages: Of the network; the last norm comes after them, then the head.
+    """
+    if freeze is None:
+        return 0
+    return stages + 2 if freeze == "backbone" else 1 + int(freeze)
+
+
+def by_depth(
+    tx: optax.GradientTransformation,
+    part_of: Callable[[tuple[str | int, ...]], int],
+    *,
+    frozen: int,
+    decay: float,
+    parts: int,
+) -> optax.GradientTransformation:
+    """Slow an optimiser down towards the stem, and leave the frozen parts alone.
+
+    Layer-wise decay: Clark et al. 2020, arXiv 2003.10555; Bao et al. 2022,
+    arXiv 2106.08254.
+
+    Args:
+        tx: The optimiser.
+        part_of: Says which part, from 0, the parameter at a path belongs to.
+        frozen: Leading parts that get no updates, not even decay of weights.
+        decay: Learning rate of a part, as a share of the next one's.
+        parts: Parts in all; the last one learns at full rate.
+    """
+
+    def part(path: Any) -> int:
+        return part_of(tuple(getattr(e, "key", getattr(e, "idx", e)) for e in path))
+
+    def slower(updates: Any, params: Any = None) -> Any:
+        del params
+        return jax.tree_util.tree_map_with_path(
+            lambda path, leaf: leaf * decay ** (parts - 1 - part(path)), updates
+        )
+
+    def labels(params: Any) -> Any:
+        return jax.tree_util.tree_map_with_path(
+            lambda path, _: "still" if part(path) < frozen else "live", params
+        )
+
+    if decay < 1:
+        tx = optax.chain(tx, optax.stateless(slower))
+    if not frozen:
+        return tx
+    return optax.partition({"live": tx, "still": optax.set_to_zero()}, labels)

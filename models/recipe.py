@@ -209,6 +209,8 @@ class Recipe:
         augment: Random views.
         loss: What it costs to be wrong.
         balance: Correction for classes of unequal size.
+        freeze: What is not trained: "backbone", or how many stages after the stem.
+        layer_decay: Learning rate of a stage, as a share of the next one's.
     """
 
     preset: str = "small"
@@ -228,6 +230,8 @@ class Recipe:
     augment: Augment = dataclasses.field(default_factory=Augment)
     loss: Loss = Loss()
     balance: Balance = Balance()
+    freeze: str | None = None
+    layer_decay: float = 1.0
 
 
 def epochs_for(n: int) -> int:

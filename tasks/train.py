@@ -28,6 +28,7 @@ from tasks.progress import Progress
 from tasks.split import TRAIN, VAL
 from tasks.stage import stage_task
 from tasks.train_settings import Feed, TrainSettings
+from tasks.transfer import begin_from, content_of, from_champion, triple
 
 log = logging.getLogger("sightline")
 
@@ -137,12 +138,7 @@ def channel_statistics(
         count += len(pixels)
     mean = total / count
     std = np.sqrt(np.maximum(squares / count - mean**2, 1.0))
-    return _triple(mean / 255), _triple(std / 255)
-
-
-def _triple(values: Array) -> tuple[float, float, float]:
-    red, green, blue = (float(value) for value in values)
-    return red, green, blue
+    return triple(mean / 255), triple(std / 255)
 
 
 @stage_task(limit="gpu")
@@ -166,7 +162,7 @@ def train_model(
     Raises:
         ContractError: There are not two classes with training images.
     """
-    run = f"{name}-{_run_digest(source, settings, start)}"
+    run = f"{name}-{_run_digest(source, settings, start, home=Path(runs).parent)}"
     return run_once(
         Path(runs) / run, lambda folder: _train(source, settings, folder, start)
     )
@@ -187,9 +183,11 @@ def run_once(folder: Path, work: Callable[[Path], Trained]) -> Trained:
 
 
 def _run_digest(
-    source: DatasetRef, settings: TrainSettings, start: ModelRef | None
+    source: DatasetRef, settings: TrainSettings, start: ModelRef | None, *, home: Path
 ) -> str:
     begin = run_of(start) if start else None
+    if settings.init is not None and start is None:
+        begin = content_of(settings.init, home=home)
     return digest(source.digest, settings.of_the_network(), VERSION, begin)[:12]
 
 
@@ -206,17 +204,17 @@ def _train(
     import jax
 
     from models.backbones import create_model
-    from models.checkpoint import load_model, save_model
+    from models.checkpoint import save_model
     from models.feed import BatchSource
     from models.fit import FitSettings, fit
     from models.steps import device_mesh
 
     dataset = Dataset(source)
-    begin = load_model(Path(start.uri) / "model") if start else None
+    begin = from_champion(start) if start else None
     rows = pick_rows(
         dataset, replay=settings.replay if start else None, seed=settings.seed
     )
-    ids = class_ids(dataset, rows, known=begin[2]["classes"] if begin else [])
+    ids = class_ids(dataset, rows, known=list(begin.classes) if begin else [])
     if len(ids) < 2:
         raise ContractError(
             f"Training needs images of at least two classes; {source.uri} has"
@@ -224,13 +222,19 @@ def _train(
         )
     classes = class_of_rows(dataset, ids, labels_to_learn(dataset))
     val = np.flatnonzero((dataset.column("use") == VAL) & (classes >= 0))
-    mean, std = (
-        (begin[2]["mean"], begin[2]["std"])
-        if begin
-        else channel_statistics(dataset, rows)
-    )
-    size = dataset.image_size
+    size, names = dataset.image_size, dataset.names("label_names")
     recipe = recipe_of(settings.of_the_network(), n=len(rows))
+    if settings.init is not None and begin is None:
+        begin = begin_from(
+            settings.init,
+            settings.preset,
+            classes=[names[label] for label in ids],
+            image_size=size,
+            home=folder.parent.parent,
+            seed=settings.seed,
+            head=recipe.balance.head,
+        )
+    mean, std = (begin.mean, begin.std) if begin else channel_statistics(dataset, rows)
     model = create_model(
         settings.preset,
         num_classes=len(ids),
@@ -267,10 +271,9 @@ def _train(
             std=std,
             run_dir=folder,
             mesh=device_mesh(recipe.batch_size),
-            init=begin[:2] if begin else None,
+            init=(begin.params, begin.stats) if begin else None,
             on_progress=bar.reach,
         )
-    names = dataset.names("label_names")
     meta = {
         "preset": str(settings.preset),
         "head": recipe.balance.head,
@@ -306,7 +309,7 @@ def _train(
         stopped_early=result.stopped_early,
         images_per_second=result.images_per_second,
         device=f"{jax.device_count()} x {jax.devices()[0].device_kind}",
-        notes=list(result.notes),
+        notes=[*(begin.notes if begin else ()), *result.notes],
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 
 from data_contracts.config import Settings
+from models.presets import preset_of
 from models.recipe import (
     LEAST_BATCH,
     LEAST_EPOCHS,
@@ -25,6 +26,7 @@ from tasks.loss_settings import (
     LossDetails,
     LossKind,
 )
+from tasks.starts import init_problem
 
 RECIPE = Recipe()
 
@@ -34,6 +36,27 @@ class Preset(StrEnum):
 
     small = "small"
     resnet18 = "resnet18"
+    resnet18_tv = "resnet18_tv"
+    resnet34_tv = "resnet34_tv"
+    resnet50_tv = "resnet50_tv"
+    convnext_atto = "convnext_atto"
+    convnext_femto = "convnext_femto"
+    convnext_pico = "convnext_pico"
+    convnext_nano = "convnext_nano"
+    convnext_tiny = "convnext_tiny"
+    convnextv2_atto = "convnextv2_atto"
+    convnextv2_femto = "convnextv2_femto"
+    convnextv2_pico = "convnextv2_pico"
+    convnextv2_nano = "convnextv2_nano"
+    convnextv2_tiny = "convnextv2_tiny"
+    mobilenetv3_small = "mobilenetv3_small"
+    mobilenetv3_large = "mobilenetv3_large"
+    vit_tiny = "vit_tiny"
+    vit_small = "vit_small"
+    vit_base = "vit_base"
+    dinov2_small = "dinov2_small"
+    dinov2_base = "dinov2_base"
+    siglip_base = "siglip_base"
 
 
 class Optimizer(StrEnum):
@@ -55,6 +78,22 @@ class TrainSettings(Settings):
     """Settings of the stage `train`."""
 
     preset: Preset = Field(Preset(RECIPE.preset), description="The network.")
+    init: str | None = Field(
+        None,
+        description="Weights to start from: a file, NAME@VERSION, hf:owner/name[/file];"
+        " none: fresh.",
+    )
+    freeze: str | None = Field(
+        None,
+        pattern=r"^(backbone|[1-9]\d*)$",
+        description="What stays as it is: backbone, or so many stages after the stem.",
+    )
+    layer_decay: float = Field(
+        RECIPE.layer_decay,
+        gt=0,
+        le=1,
+        description="Learning rate of a stage, as a share of the next one's.",
+    )
     optimizer: Optimizer = Field(
         Optimizer(RECIPE.optimizer), description="How weights are stepped."
     )
@@ -130,6 +169,23 @@ class TrainSettings(Settings):
         description=f"Random views; none: gentle ones under {SHORT_RUN} epochs, else"
         " strong ones.",
     )
+
+    @model_validator(mode="after")
+    def _start(self) -> Self:
+        if self.init is not None and (said := init_problem(self.init, self.preset)):
+            raise ValueError(said)
+        stages = preset_of(self.preset).stages
+        if self.freeze not in (None, "backbone") and int(self.freeze) > stages:
+            raise ValueError(
+                f"preset={self.preset} has {stages} stages; came freeze={self.freeze}."
+                f" Set freeze={stages} or less, or freeze=backbone"
+            )
+        if self.freeze == "backbone" and self.layer_decay < 1:
+            raise ValueError(
+                "freeze=backbone leaves no stage for layer_decay to slow down. Leave"
+                " layer_decay out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _possible(self) -> Self:

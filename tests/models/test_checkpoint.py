@@ -179,3 +179,11 @@ def test_a_checkpoint_of_another_network_stops_the_run_and_stays(tmp_path):
     with pytest.raises(SchemaError, match="another network"):
         restore_latest(tmp_path, {"other": np.zeros(3)})
     assert names(tmp_path) == ["1"]
+
+
+def test_more_than_ten_blocks_come_back_in_their_order(tmp_path):
+    blocks = {i: {"kernel": np.full((2, 2), i, np.float32)} for i in range(12)}
+    save_model(tmp_path / "model", {"blocks": blocks}, {}, meta={"preset": "x"})
+    params, _, _ = load_model(tmp_path / "model")
+    assert set(params["blocks"]) == set(range(12))
+    assert [int(params["blocks"][i]["kernel"][0, 0]) for i in range(12)] == [*range(12)]

@@ -1,0 +1,135 @@
+"""What networks of several families are made of: heads, convolutions, norms."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from models.conv import convolve
+from models.recipe import COSINE_SCALE
+
+Activation = Callable[[jax.Array], jax.Array]
+# As the transformers and ConvNeXt were trained (timm, DINOv2, SigLIP).
+NORM_EPSILON = 1e-6
+
+
+class CosineHead(nnx.Module):
+    """Logits by the angle between embedding and class (arXiv 1906.07413, section 3)."""
+
+    def __init__(self, inputs: int, outputs: int, *, rngs: nnx.Rngs) -> None:
+        self.in_features = inputs
+        init = nnx.initializers.lecun_normal()
+        self.kernel = nnx.Param(init(rngs.params(), (inputs, outputs)))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Return the scaled cosines (n outputs) of embeddings (n inputs)."""
+        return COSINE_SCALE * (_unit(x, axis=-1) @ _unit(self.kernel[...], axis=0))
+
+
+def _unit(x: jax.Array, *, axis: int) -> jax.Array:
+    return x * jax.lax.rsqrt(jnp.square(x).sum(axis, keepdims=True) + 1e-12)
+
+
+def make_head(
+    kind: str, inputs: int, outputs: int, *, rngs: nnx.Rngs
+) -> nnx.Linear | CosineHead:
+    """Build a "linear" or "cosine" head from embeddings to logits."""
+    return {"linear": nnx.Linear, "cosine": CosineHead}[kind](
+        inputs, outputs, rngs=rngs
+    )
+
+
+class ConvNorm(nnx.Module):
+    """A convolution without bias and its batch norm."""
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        size: int,
+        rngs: nnx.Rngs,
+        stride: int = 1,
+        groups: int = 1,
+        momentum: float = 0.9,
+        epsilon: float = 1e-5,
+    ) -> None:
+        # Torch's padding, for torch weights to fit; SAME differs at stride 2.
+        edge = (size - 1) // 2
+        self.conv = nnx.Conv(
+            inputs,
+            outputs,
+            (size, size),
+            strides=stride,
+            padding=((edge, edge), (edge, edge)),
+            feature_group_count=groups,
+            use_bias=False,
+            kernel_init=nnx.initializers.variance_scaling(2, "fan_out", "normal"),
+            conv_general_dilated=convolve,
+            rngs=rngs,
+        )
+        self.norm = nnx.BatchNorm(
+            outputs, momentum=momentum, epsilon=epsilon, rngs=rngs
+        )
+
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """Convolve and normalise; `train` uses and updates this batch's statistics."""
+        return self.norm(self.conv(x), use_running_average=not train)
+
+
+def layer_norm(features: int, *, rngs: nnx.Rngs) -> nnx.LayerNorm:
+    """Build a layer norm that does not lose digits where the mean is large."""
+    return nnx.LayerNorm(
+        features, epsilon=NORM_EPSILON, use_fast_variance=False, rngs=rngs
+    )
+
+
+def linear(inputs: int, outputs: int, *, rngs: nnx.Rngs) -> nnx.Linear:
+    """Build a dense layer with the small random weights of transformers."""
+    init = nnx.initializers.truncated_normal(0.02)
+    return nnx.Linear(inputs, outputs, kernel_init=init, rngs=rngs)
+
+
+def patches(inputs: int, outputs: int, *, size: int, rngs: nnx.Rngs) -> nnx.Conv:
+    """Build a convolution whose windows tile the map; what does not fill one is cut."""
+    return nnx.Conv(
+        inputs,
+        outputs,
+        (size, size),
+        strides=size,
+        padding="VALID",
+        kernel_init=nnx.initializers.truncated_normal(0.02),
+        conv_general_dilated=convolve,
+        rngs=rngs,
+    )
+
+
+class Mlp(nnx.Module):
+    """Two dense layers around an activation."""
+
+    def __init__(
+        self, features: int, hidden: int, *, activation: Activation, rngs: nnx.Rngs
+    ) -> None:
+        self.activation = activation
+        self.first = linear(features, hidden, rngs=rngs)
+        self.second = linear(hidden, features, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Return (... features) for (... features)."""
+        return self.second(self.activation(self.first(x)))
+
+
+def gelu(x: jax.Array) -> jax.Array:
+    """Return GELU by the error function (arXiv 1606.08415), PyTorch's default."""
+    return jax.nn.gelu(x, approximate=False)
+
+
+def gelu_tanh(x: jax.Array) -> jax.Array:
+    """Return GELU by its approximation with tanh, which SigLIP was trained with."""
+    return jax.nn.gelu(x, approximate=True)
+
+
+def still(x: jax.Array, hold: bool) -> jax.Array:
+    """Return `x`, without gradients to what made it where `hold`."""
+    return jax.lax.stop_gradient(x) if hold else x

@@ -1,0 +1,32 @@
+"""What `init=` may say: how a start of training is named; free of heavy imports."""
+
+from __future__ import annotations
+
+import re
+
+from models.presets import preset_of
+from models.pretrained import SUFFIXES
+
+VERSION_OF = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,63})@([1-9]\d*)")
+ON_HUB = re.compile(r"hf:([\w-][\w.-]*)/([\w-][\w.-]*)((?:/[\w-][\w.-]*)*)")
+
+
+def init_problem(init: str, preset: str) -> str:
+    """Say why `init` cannot be what the network `preset` starts from, "" if it may."""
+    if VERSION_OF.fullmatch(init):
+        return ""
+    if init.startswith("hf:"):
+        if not ON_HUB.fullmatch(init):
+            return f"init={init} should read hf:owner/name or hf:owner/name/file"
+    elif not init.endswith(SUFFIXES):
+        return (
+            f"init={init} is neither a weights file ({', '.join(SUFFIXES)}), nor"
+            " NAME@VERSION, nor hf:owner/name"
+        )
+    if not preset_of(preset).schemes:
+        return (
+            f"preset={preset} is Sightline's own network, and no one else has weights"
+            " for it. Start from one of your versions (init=NAME@VERSION), or take"
+            " another preset"
+        )
+    return ""

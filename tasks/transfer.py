@@ -1,0 +1,245 @@
+"""Start training from weights that exist: a file, a version of ours, or the hub's."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_contracts.errors import SchemaError, UsageError
+from data_contracts.references import ModelRef
+from models import registry
+from models.presets import check_side
+from models.pretrained import Weights, read_weights
+from tasks import hub
+from tasks.inference import devices
+from tasks.starts import VERSION_OF
+
+log = logging.getLogger("sightline")
+
+Channels = tuple[float, float, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Begin:
+    """What training starts from.
+
+    Attributes:
+        params: Parameters of the whole network, the head's fresh or not.
+        stats: Batch statistics.
+        mean: Channel means of 0..1 pixels that the weights expect.
+        std: Channel deviations of 0..1 pixels that the weights expect.
+        classes: Classes that keep their place in the head.
+        content: Digest that tells one start from another.
+        notes: What a person should know.
+    """
+
+    params: Any
+    stats: Any
+    mean: Channels
+    std: Channels
+    classes: tuple[str, ...] = ()
+    content: str = ""
+    notes: tuple[str, ...] = ()
+
+
+def check_start(init: str | None, preset: str, *, image_size: int, home: Path) -> None:
+    """Refuse what training would refuse, before any stage runs; fetch what is missing.
+
+    Args:
+        init: As in the settings of training.
+        preset: The network.
+        image_size: Side of the images.
+        home: The workspace.
+
+    Raises:
+        UsageError: The weights are missing or of another network, or the images too
+            small for it.
+        SchemaError: The weights are damaged.
+        WorkspaceError: The hub cannot be reached.
+    """
+    check_side(preset, image_size)
+    if init is not None:
+        begin_from(init, preset, classes=[""], image_size=image_size, home=home, seed=0)
+
+
+def content_of(init: str, *, home: Path) -> str:
+    """Return a digest that tells apart what `init` stood for at different times."""
+    if found := VERSION_OF.fullmatch(init):
+        return str(_version(found, home=home)["run_id"])
+    return _read(init, home=home)[0].sha256
+
+
+def begin_from(
+    init: str,
+    preset: str,
+    *,
+    classes: list[str],
+    image_size: int,
+    home: Path,
+    seed: int,
+    head: str = "linear",
+) -> Begin:
+    """Return what training starts from: the weights of `init` under a fresh head.
+
+    A version of ours keeps its head too, where it knows the very same classes.
+
+    Args:
+        init: A weights file, NAME@VERSION, or hf:owner/name[/file].
+        preset: The network.
+        classes: Names of the classes to learn.
+        image_size: Side of the images.
+        home: The workspace: `models` and `cache` are in it.
+        seed: Of the head.
+        head: "linear" or "cosine".
+
+    Raises:
+        UsageError: The weights are missing, or of another network.
+        SchemaError: They are damaged.
+        WorkspaceError: The hub cannot be reached.
+    """
+    devices()
+    from flax import nnx
+
+    from models.backbones import create_model
+
+    model = create_model(
+        preset, num_classes=len(classes), image_size=image_size, seed=seed, head=head
+    )
+    fresh = tuple(nnx.as_pure(part) for part in nnx.split(model, nnx.Param, ...)[1:])
+    if found := VERSION_OF.fullmatch(init):
+        return _from_version(found, preset, fresh, classes=classes, home=home)
+    return _from_file(init, preset, model, home=home)
+
+
+def _from_file(init: str, preset: str, model: Any, *, home: Path) -> Begin:
+    from models.transfer import import_weights
+
+    weights, folder = _read(init, home=home)
+    try:
+        found = import_weights(model, weights.tensors, head=False)
+    except UsageError as error:
+        raise type(error)(f"init={init}, preset={preset}: {error}") from error
+    mean, std = hub.pixels_of(folder) or found.pixels
+    licence = hub.licence_of(folder, weights.metadata)
+    note = (
+        f"Started from {init}: {len(weights.tensors):,} tensors as {found.scheme} names"
+        f" them, licence {licence}, SHA-256 {weights.sha256[:12]}; pixels are scaled by"
+        f" the mean {_shown(mean)} and deviation {_shown(std)} that they expect."
+    )
+    log.info("weights   %s, licence %s", init, licence)
+    return Begin(
+        found.params,
+        found.stats,
+        triple(mean),
+        triple(std),
+        content=weights.sha256,
+        notes=(note,),
+    )
+
+
+def _read(init: str, *, home: Path) -> tuple[Weights, Path]:
+    """Return the weights of a file or the hub, and where files about them lie."""
+    if not init.startswith("hf:"):
+        path = Path(init).expanduser()
+        return read_weights(path), path.parent
+    cache = home / "cache"
+    return read_weights(hub.fetched(init, cache=cache)), hub.folder_of(
+        init, cache=cache
+    )
+
+
+def _version(found: re.Match[str], *, home: Path) -> dict[str, Any]:
+    """Return the registry's row of NAME@VERSION.
+
+    Raises:
+        UsageError: There is no such version.
+    """
+    root, name, version = home / "models", found[1], int(found[2])
+    rows = registry.versions(root, name) if name in registry.names(root) else []
+    for row in rows:
+        if row["version"] == version:
+            return row
+    there = ", ".join(str(row["version"]) for row in rows) or "none"
+    raise UsageError(
+        f"init={found[0]}: {name} has no version {version} in {root}; its versions are"
+        f" {there}."
+    )
+
+
+def _from_version(
+    found: re.Match[str], preset: str, fresh: Any, *, classes: list[str], home: Path
+) -> Begin:
+    from models.checkpoint import load_model
+
+    row = _version(found, home=home)
+    params, stats, meta = load_model(Path(row["uri"]) / "model")
+    if meta["preset"] != preset:
+        raise UsageError(
+            f"init={found[0]} is a {meta['preset']}; came preset={preset}. Set"
+            f" preset={meta['preset']}."
+        )
+    params, stats = _plain(params), _plain(stats)
+    same = meta["classes"] == classes
+    if not same:
+        params = {**params, "head": fresh[0]["head"]}
+    _same_shapes((params, stats), fresh, named=found[0])
+    kept = "with its head" if same else "under a fresh head"
+    return Begin(
+        params,
+        stats,
+        triple(meta["mean"]),
+        triple(meta["std"]),
+        content=str(row["run_id"]),
+        notes=(f"Started from {found[0]}, {kept}.",),
+    )
+
+
+def from_champion(start: ModelRef) -> Begin:
+    """Return what an update starts from: all of a version, and its classes."""
+    from models.checkpoint import load_model
+
+    params, stats, meta = load_model(Path(start.uri) / "model")
+    return Begin(
+        params,
+        stats,
+        triple(meta["mean"]),
+        triple(meta["std"]),
+        classes=tuple(meta["classes"]),
+    )
+
+
+def _plain(state: Any) -> Any:
+    """Turn an NNX state into nested dictionaries of arrays."""
+    if hasattr(state, "items"):
+        return {key: _plain(value) for key, value in state.items()}
+    return np.asarray(state)
+
+
+def _same_shapes(found: Any, fresh: Any, *, named: str) -> None:
+    import jax
+
+    shapes = [
+        {jax.tree_util.keystr(p): np.shape(leaf) for p, leaf in leaves}
+        for leaves, _ in map(jax.tree_util.tree_flatten_with_path, (found, fresh))
+    ]
+    if shapes[0] != shapes[1]:
+        raise SchemaError(
+            f"init={named} has other layers than this network, whose images may be of"
+            " another size or its head of another kind. Train it with the settings of"
+            " that version."
+        )
+
+
+def triple(values: Any) -> Channels:
+    """Return three figures, one a channel."""
+    red, green, blue = (float(value) for value in values)
+    return red, green, blue
+
+
+def _shown(values: Any) -> str:
+    return ", ".join(f"{value:.3g}" for value in values)

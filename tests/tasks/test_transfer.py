@@ -1,0 +1,255 @@
+"""Training from a file, a version or the hub, and with parts held still."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import json
+import shutil
+import threading
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from data_contracts.errors import SchemaError, UsageError, WorkspaceError
+from flows.update import UpdateTrainSettings
+from models import registry
+from models.backbones import vit
+from models.checkpoint import load_model
+from tasks import hub
+from tasks.augment_settings import AugmentSettings
+from tasks.clean import CleanSettings, clean_dataset
+from tasks.split import SplitSettings, split_dataset
+from tasks.train import train_model
+from tasks.train_settings import Preset, TrainSettings
+from tasks.transfer import begin_from, check_start, content_of
+from tests.datasets import make_dataset
+from tests.models import miniatures
+
+GOLDEN = Path(__file__).parents[1] / "models" / "golden"
+MINI = GOLDEN / "vit.safetensors"
+ASK = {"classes": ["a", "b"], "image_size": 32, "seed": 0}
+
+
+@pytest.fixture(autouse=True)
+def small_vit(monkeypatch):
+    """Let `vit_tiny` be the miniature that a file is kept of."""
+    monkeypatch.setitem(vit.SHAPES, "vit_tiny", miniatures.VIT)
+
+
+@pytest.fixture
+def host(tmp_path, monkeypatch):
+    """Serve a folder as the hub would; yields the folder."""
+    root = tmp_path / "host"
+    root.mkdir()
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *args):
+            super().__init__(*args, directory=str(root))
+
+        def log_message(self, *args):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Quiet)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setattr(hub, "HOST", f"http://127.0.0.1:{server.server_port}")
+    yield root
+    server.shutdown()
+    server.server_close()
+
+
+def publish(root: Path, name: str = "model.safetensors", **about: str) -> Path:
+    folder = root / "some" / "vit" / "resolve" / "main"
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copy(MINI, folder / name)
+    for file, text in about.items():
+        (folder / file.replace("_json", ".json").replace("_md", ".md")).write_text(text)
+    return folder / name
+
+
+def begin(init: str, home: Path, **given):
+    return begin_from(init, "vit_tiny", home=home, **{**ASK, **given})
+
+
+def test_a_file_gives_weights_pixels_and_a_note(tmp_path):
+    found = begin(str(MINI), tmp_path)
+    assert found.mean == found.std == (0.5, 0.5, 0.5)
+    assert found.params["head"]["kernel"].shape == (18, 2)
+    (note,) = found.notes
+    assert "as huggingface names them, licence unknown, SHA-256" in note
+
+
+def test_pixels_and_licence_come_from_the_files_beside(tmp_path):
+    shutil.copy(MINI, tmp_path / "a.safetensors")
+    (tmp_path / "README.md").write_text("---\ntags: x\nlicense: apache-2.0\n---\nHi")
+    about = {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6]}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(about))
+    found = begin(str(tmp_path / "a.safetensors"), tmp_path)
+    assert found.mean == (0.1, 0.2, 0.3)
+    assert "licence apache-2.0" in found.notes[0]
+
+
+def test_timm_says_pixels_in_its_own_way(tmp_path):
+    about = {"pretrained_cfg": {"mean": [0, 0, 0], "std": [1, 1, 1]}}
+    (tmp_path / "config.json").write_text(json.dumps(about))
+    assert hub.pixels_of(tmp_path) == ([0, 0, 0], [1, 1, 1])
+
+
+@pytest.mark.parametrize("text", ["{", '{"image_mean": [1], "image_std": [1]}', "[]"])
+def test_figures_that_cannot_be_of_pixels_are_refused(text, tmp_path):
+    (tmp_path / "preprocessor_config.json").write_text(text)
+    with pytest.raises(SchemaError, match=r"preprocessor_config\.json"):
+        hub.pixels_of(tmp_path)
+
+
+def test_the_hub_is_asked_once(host, tmp_path):
+    published = publish(host, README_md="---\nlicense: mit\n---\n")
+    found = begin("hf:some/vit", tmp_path)
+    assert "licence mit" in found.notes[0]
+    kept = list((tmp_path / "cache/weights/sha256").iterdir())
+    assert [path.stem for path in kept] == [found.content]
+    published.unlink()
+    again = begin("hf:some/vit", tmp_path)
+    assert again.content == found.content == content_of("hf:some/vit", home=tmp_path)
+
+
+def test_a_named_file_of_the_hub_is_taken(host, tmp_path):
+    publish(host, "other.safetensors")
+    assert begin("hf:some/vit/other.safetensors", tmp_path).content
+    with pytest.raises(UsageError, match=r"no model\.safetensors or pytorch_model"):
+        begin("hf:some/vit", tmp_path)
+
+
+def test_without_a_network_the_error_names_the_file_to_place(tmp_path, monkeypatch):
+    monkeypatch.setattr(hub, "HOST", "http://127.0.0.1:9")
+    place = tmp_path / "cache/weights/hf/some/vit/model.safetensors"
+    with pytest.raises(WorkspaceError, match=str(place)):
+        begin("hf:some/vit", tmp_path)
+    place.parent.mkdir(parents=True)
+    shutil.copy(MINI, place)
+    assert begin("hf:some/vit", tmp_path).content
+
+
+def test_a_fetched_file_that_changed_is_refused(host, tmp_path):
+    publish(host)
+    begin("hf:some/vit", tmp_path)
+    (blob,) = (tmp_path / "cache/weights/sha256").iterdir()
+    blob.write_bytes(blob.read_bytes()[:-1] + b"x")
+    with pytest.raises(SchemaError, match="changed on disk"):
+        begin("hf:some/vit", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"init": "a.safetensors"}, "Sightline's own network"),
+        ({"init": "hf:some", "preset": "vit_tiny"}, "should read hf:owner/name"),
+        ({"init": "hf:a/../b", "preset": "vit_tiny"}, "should read hf:owner/name"),
+        ({"init": "weights", "preset": "vit_tiny"}, "neither a weights file"),
+        ({"freeze": "5"}, "small has 4 stages"),
+        ({"freeze": "head"}, "pattern"),
+        ({"freeze": "backbone", "layer_decay": 0.5}, "Leave layer_decay out"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(settings, said):
+    with pytest.raises(ValidationError, match=said):
+        TrainSettings(**settings)
+
+
+def test_an_update_starts_from_its_champion_alone():
+    with pytest.raises(ValidationError, match="starts from the champion"):
+        UpdateTrainSettings(init="shop@1")
+
+
+@pytest.mark.parametrize(
+    ("init", "preset", "size", "said"),
+    [
+        (None, "dinov2_small", 16, "needs images of 28 px"),
+        ("missing.safetensors", "vit_tiny", 32, "cannot be read"),
+        (str(GOLDEN / "resnet.safetensors"), "vit_tiny", 32, "not weights of this"),
+        (str(MINI), "vit_small", 32, "preset=vit_small: These weights do not fit"),
+        ("shop@3", "vit_tiny", 32, "its versions are none"),
+    ],
+)
+def test_a_start_that_cannot_work_is_refused_before_any_stage(
+    init, preset, size, said, tmp_path
+):
+    with pytest.raises(UsageError, match=said):
+        check_start(init, preset, image_size=size, home=tmp_path)
+
+
+def test_settings_know_every_network():
+    from models.backbones import PRESETS
+
+    assert tuple(str(preset) for preset in Preset) == PRESETS
+
+
+def divided(tmp_path: Path, **given):
+    source = make_dataset(tmp_path, 40, size=32, **given)
+    source = clean_dataset(source, CleanSettings(min_std=0, min_sharpness=0))
+    return split_dataset(source, SplitSettings())
+
+
+def trained(source, tmp_path: Path, **settings):
+    plain = AugmentSettings(mixup=0, cutmix=0)
+    settings = TrainSettings(epochs=1, batch_size=16, augment=plain, **settings)
+    return train_model(source, settings, name="toy", runs=str(tmp_path / "runs"))
+
+
+def test_a_linear_probe_moves_the_head_alone(tmp_path):
+    found = trained(
+        divided(tmp_path),
+        tmp_path,
+        preset="vit_tiny",
+        init=str(MINI),
+        freeze="backbone",
+    )
+    params, _, meta = load_model(found.model)
+    fresh = begin(str(MINI), tmp_path).params
+    assert meta["mean"] == meta["std"] == [0.5, 0.5, 0.5]
+    assert found.notes[0].startswith(f"Started from {MINI}")
+
+    def pair(name):
+        return params[name], fresh[name]
+
+    for name in fresh:
+        # The average of weights that stay may differ in its last bit.
+        same = jax.tree.map(
+            functools.partial(np.allclose, rtol=1e-5), *map(_plain, pair(name))
+        )
+        assert all(jax.tree.leaves(same)) == (name != "head")
+
+
+def test_a_version_lends_its_backbone_and_to_the_same_classes_its_head(tmp_path):
+    source = divided(tmp_path)
+    first = trained(source, tmp_path)
+    registry.register(
+        tmp_path / "models",
+        "toy",
+        build=lambda folder: shutil.copytree(first.model, folder / "model"),
+        run_id=first.run,
+        manifest={"run": first.run},
+    )
+    for classes, same in ((["a", "b"], True), (["a", "c"], False)):
+        found = begin_from(
+            "toy@1", "small", home=tmp_path, **{**ASK, "classes": classes}
+        )
+        params = load_model(first.model)[0]
+        kernel = np.asarray(params["head"]["kernel"])
+        assert np.array_equal(found.params["head"]["kernel"], kernel) == same
+        stem = found.params["stem"]["conv"]["kernel"]
+        np.testing.assert_array_equal(stem, params["stem"]["conv"]["kernel"])
+    with pytest.raises(UsageError, match="Set preset=small"):
+        begin("toy@1", tmp_path)
+    again = trained(source, tmp_path, init="toy@1")
+    assert again.run != first.run
+    assert again.notes[0] == "Started from toy@1, with its head."
+
+
+def _plain(state):
+    if hasattr(state, "items"):
+        return {key: _plain(value) for key, value in state.items()}
+    return np.asarray(state)
