@@ -160,13 +160,13 @@ def check_step(
         return
     what = {"loss": "loss", "grad_norm": "gradient"}[wrong[0]]
     rows = np.sort(_rows(run, epoch=epoch, index=index))
-    named = ", ".join(map(str, rows[:SHOWN])) + (", ..." if rows[SHOWN:].any() else "")
-    kept = f"That of epoch {epoch - 1} stays" if epoch > 1 else "No epoch was finished"
+    named = ", ".join(map(str, rows[:SHOWN])) + (", ..." if len(rows) > SHOWN else "")
+    kept = f"The checkpoint of epoch {epoch - 1} stays. " if epoch > 1 else ""
     exact = "" if run.recipe.precision == "float32" else ", or set precision=float32"
     raise SightlineError(
         f"The training {what} became {float(seen[wrong[0]])} in epoch {epoch}/"
         f"{run.recipe.epochs}, step {index + 1} of {len(run.sizes)}, on {len(rows)}"
-        f" images (rows {named}). No checkpoint was written of it. {kept}. Lower"
+        f" images (rows {named}). {kept}Lower"
         f" learning_rate (now {run.recipe.learning_rate:g}) or clip (now"
         f" {run.recipe.clip:g}){exact}, and run again."
     )

@@ -1,16 +1,14 @@
-"""Run a network in training: in which precision, and what the gradient recomputes."""
+"""Run a network in training, in float32 or partly in bfloat16."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from data_contracts.errors import UsageError
+from models.remat import recompute
 
 # Logits and what averages over a batch stay in float32, whatever the precision.
 HEAD = "head"
@@ -41,7 +39,7 @@ def forward(
         pixels: Normalised images (n h w c), float32.
         key: Of dropout.
         precision: "bfloat16" computes in it, see `lower`; weights stay as they are.
-        remat: Recompute each block for the gradient, see `recompute`.
+        remat: Recompute each block for the gradient, see `remat`.
 
     Raises:
         UsageError: `remat`, and the network has no blocks.
@@ -79,54 +77,3 @@ def lower(model: nnx.Module) -> None:
 def _only_inputs(values: Any, /, *, dtype: Any, **_: Any) -> Any:
     """Cast what a norm is given, but not what it remembers and learns."""
     return (values[0].astype(dtype), *values[1:])
-
-
-def recompute(model: nnx.Module) -> None:
-    """Let the blocks of `model` keep only their inputs for the gradient, in place.
-
-    Blocks are the items of its `nnx.List`s; those within another block go with it. The
-    gradient runs each block forward once more (Chen et al. 2016, arXiv 1604.06174).
-
-    Raises:
-        UsageError: The network has no `nnx.List` of modules.
-    """
-    lists = [
-        (path, module)
-        for path, module in nnx.iter_modules(model)
-        if isinstance(module, nnx.List)
-    ]
-    taken: list[tuple[Any, ...]] = []
-    for path, items in sorted(lists, key=lambda found: len(found[0])):
-        if any(path[: len(outer)] == outer for outer in taken):
-            continue
-        for index, block in enumerate(items):
-            if isinstance(block, nnx.Module) and callable(block):
-                object.__setattr__(block, "__class__", _recomputed(type(block)))
-                taken.append((*path, index))
-    if not taken:
-        raise UsageError(
-            "remat recomputes the blocks of a network, the items of its nnx.List;"
-            f" {type(model).__name__} has none. Set remat=no."
-        )
-
-
-@functools.cache
-def _recomputed(kind: type) -> type:
-    """Return a block like `kind` whose call is recomputed."""
-    whole: Callable[..., Any] = kind.__call__  # type: ignore[operator]
-
-    def call(block: Any, *given: Any, **options: Any) -> Any:
-        # Flags such as `train` choose the program, so they may not become arrays.
-        traced = {
-            name: value
-            for name, value in options.items()
-            if isinstance(value, (jax.Array, nnx.Rngs))
-        }
-        flags = {name: options[name] for name in options.keys() - traced.keys()}
-
-        def run(block: Any, given: Any, traced: Any) -> Any:
-            return whole(block, *given, **traced, **flags)
-
-        return nnx.remat(run)(block, given, traced)
-
-    return type(kind.__name__, (kind,), {"__call__": call})

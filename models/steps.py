@@ -162,7 +162,7 @@ def make_train_step(
         accumulate: Parts that a device's share of the batch is cut into, one after
             the other; it divides that share.
         precision: "float32" or "bfloat16", see `forward.lower`.
-        remat: Recompute blocks rather than remember them, see `forward.recompute`.
+        remat: Recompute blocks rather than remember them, see `remat`.
 
     Returns:
         step(state, images uint8 (n h w c), labels (n,), weights (n,), places (n,)) to
