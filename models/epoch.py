@@ -18,9 +18,11 @@ from numpy.typing import NDArray
 from data_contracts.errors import SightlineError, WorkspaceError
 from models import stopping
 from models.feed import Batch, BatchSource, devices
+from models.imbalance import Counts
+from models.objective import make_objective
 from models.order import batch_sizes, cut_batches, epoch_order
 from models.recipe import Recipe
-from models.steps import Step, TrainState
+from models.steps import Step, TrainState, make_train_step
 
 Record = dict[str, Any]
 OnProgress = Callable[[int, int, float, str], None]
@@ -83,6 +85,47 @@ class Run:
             patience=self.settings.patience,
             max_minutes=self.settings.max_minutes,
         )
+
+
+def step_of(
+    recipe: Recipe,
+    network: tuple[Any, Any],
+    *,
+    counts: Counts,
+    steps: int,
+    seed: int,
+    **views: Any,
+) -> Step:
+    """Compile the step that `recipe` asks for, see `make_train_step`.
+
+    Args:
+        recipe: All but the optimiser and its schedule.
+        network: The model's structure, and the optimiser.
+        counts: Training images (k,) of each class.
+        steps: Steps in all.
+        seed: Start of the random stream.
+        views: `mean`, `std` and `mesh`.
+    """
+    objective = make_objective(
+        recipe.loss,
+        recipe.balance,
+        smoothing=recipe.label_smoothing,
+        counts=counts,
+        steps=steps,
+    )
+    return make_train_step(
+        *network,
+        augment=recipe.augment,
+        ema=recipe.ema,
+        objective=objective,
+        seed=seed,
+        decay=recipe.loss.memory,
+        sam_radius=recipe.sam_radius,
+        accumulate=recipe.accumulate,
+        precision=recipe.precision,
+        remat=recipe.remat,
+        **views,
+    )
 
 
 def train_epoch(

@@ -33,6 +33,7 @@ from models.epoch import (
     Run,
     Validate,
     enough_memory,
+    step_of,
     train_epoch,
 )
 from models.feed import (
@@ -44,7 +45,7 @@ from models.feed import (
     val_batches,
 )
 from models.identity import run_identity
-from models.objective import area_under_margin, make_objective, memory_of
+from models.objective import area_under_margin, memory_of
 from models.optim import make_optimizer
 from models.order import steps_per_epoch
 from models.recipe import Recipe
@@ -54,7 +55,6 @@ from models.steps import (
     create_state,
     eval_params,
     make_predict,
-    make_train_step,
 )
 from models.warm_start import warm_start
 
@@ -152,24 +152,12 @@ def fit(
             state, params=params, stats=stats, opt=tx.init(params), ema=(params, stats)
         )
     views: dict[str, Any] = {"mean": mean, "std": std, "mesh": mesh}
-    step = make_train_step(
-        graphdef,
-        tx,
-        augment=recipe.augment,
-        ema=recipe.ema,
-        objective=make_objective(
-            recipe.loss,
-            recipe.balance,
-            smoothing=recipe.label_smoothing,
-            counts=counts,
-            steps=recipe.epochs * steps,
-        ),
+    step = step_of(
+        recipe,
+        (graphdef, tx),
+        counts=counts,
+        steps=recipe.epochs * steps,
         seed=settings.seed,
-        decay=recipe.loss.memory,
-        sam_radius=recipe.sam_radius,
-        accumulate=recipe.accumulate,
-        precision=recipe.precision,
-        remat=recipe.remat,
         **views,
     )
     run = Run(

@@ -77,9 +77,14 @@ SCHEDULES: dict[str, Callable[..., optax.Schedule]] = {
 
 
 def make_optimizer(
-    recipe: Recipe, total_steps: int
+    recipe: Recipe, total_steps: int, *, rate: optax.Schedule | None = None
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
     """Return the optimiser of `recipe` and its learning rate by step.
+
+    Args:
+        recipe: Optimiser, schedule and their figures.
+        total_steps: Steps in all.
+        rate: Another course of the learning rate.
 
     Raises:
         UsageError: The optimiser or schedule is unknown, or the two do not go together.
@@ -90,9 +95,10 @@ def make_optimizer(
                 f"The {kind} is one of {', '.join(known)}; came"
                 f" {getattr(recipe, kind)!r}. Pick one."
             )
-    rate = SCHEDULES[recipe.schedule](
-        recipe.learning_rate, total_steps, warmup=recipe.warmup
-    )
+    if rate is None:
+        rate = SCHEDULES[recipe.schedule](
+            recipe.learning_rate, total_steps, warmup=recipe.warmup
+        )
     build = OPTIMIZERS[recipe.optimizer]
     if recipe.schedule == SCHEDULE_FREE:
         if recipe.optimizer not in FREE:
@@ -150,8 +156,8 @@ def lion(
 ) -> optax.GradientTransformation:
     """Build Lion (arXiv 2302.06675, algorithm 2) on gradients clipped to a global norm.
 
-    Every step is a sign, so that its rate is a tenth of AdamW's and its decay ten
-    times (section 5 of the paper). Vectors do not decay.
+    Every step is a sign, so that its rate is a third to a tenth of AdamW's and its
+    decay that much higher (section 5 of the paper). Vectors do not decay.
     """
     return optax.chain(
         optax.clip_by_global_norm(clip),

@@ -16,8 +16,12 @@ LEAST_BATCH, MOST_BATCH = 16, 128
 # What may cover a part of an image; see `occlude`.
 OCCLUDERS = ("rectangle", "bars", "grid", "object", "texture", "blur")
 # Learning rate and weight decay of each optimiser, unless others are given.
-RATES = {"muon": (2.8e-3, 0.1), "adamw": (4e-3, 0.1), "sgd": (0.1, 5e-4)}
-RATES["lion"] = (4e-4, 1.0)
+RATES = {
+    "muon": (2.8e-3, 0.1),
+    "adamw": (4e-3, 0.1),
+    "sgd": (0.1, 5e-4),
+    "lion": (1e-3, 1.0),
+}
 SCHEDULE_FREE = "schedule_free"
 # Logit of a cosine of 1 where the head sees angles only.
 COSINE_SCALE = 30.0

@@ -78,7 +78,8 @@ def _keep_inputs(pure: Callable[..., Any]) -> Callable[..., Any]:
     """Return `pure`, computed once more for the gradient of its first result.
 
     XLA's CPU backend drops the barriers of `jax.checkpoint` and then merges the two
-    passes into one that remembers all; the branch of a condition it leaves alone.
+    passes into one that remembers all. There, the second pass gets inputs that hang on
+    the gradient; in the branch of a condition, convolutions would take the slow path.
     """
     if jax.default_backend() != "cpu":
         return jax.checkpoint(pure)
@@ -97,15 +98,8 @@ def _keep_inputs(pure: Callable[..., Any]) -> Callable[..., Any]:
         def backward(saved: Any, grads: Any) -> Any:
             moving, still = saved
             grad = grads[0]  # none comes for statistics: the loss does not see them
-
-            def again() -> Any:
-                return jax.vjp(lambda m: of(m, still)[0], moving)[1](grad)[0]
-
-            def lost() -> Any:
-                return [jnp.full_like(leaf, jnp.nan) for leaf in moving]
-
-            no_number = jnp.isnan(jax.tree.leaves(grad)[0].ravel()[0])
-            return jax.lax.cond(no_number, lost, again), None
+            again = jax.vjp(lambda m: of(m, still)[0], late(moving, grad))[1]
+            return again(grad)[0], None
 
         once = jax.custom_vjp(of)
         once.defvjp(forward, backward)
@@ -115,3 +109,13 @@ def _keep_inputs(pure: Callable[..., Any]) -> Callable[..., Any]:
         )
 
     return run
+
+
+def late(leaves: Any, before: Any) -> Any:
+    """Return the floating-point `leaves` as values that can only follow `before`.
+
+    A compiler may neither take them for the ones it knows nor compute with them
+    earlier. An infinity or NaN first in a leaf of `before` makes them all NaN.
+    """
+    nothing = sum(0 * leaf.ravel()[0] for leaf in jax.tree.leaves(before))
+    return jax.tree.map(lambda leaf: leaf + jnp.asarray(nothing, leaf.dtype), leaves)

@@ -20,6 +20,7 @@ from models.machine import cores
 from models.objective import Objective, margin_of
 from models.optim import evaluation_weights
 from models.recipe import Augment
+from models.remat import late
 
 AXIS = "batch"
 LEAST_SHARE = 8  # images of a batch that a device is worth waking for
@@ -254,10 +255,16 @@ def _in_parts(
 ) -> Any:
     """Return the sum of `gradient` over `parts` equal parts of the examples."""
     cut = jax.tree.map(lambda a: a.reshape(parts, -1, *a.shape[1:]), examples)
+    # In a loop, XLA's CPU backend takes 100 times as long for the gradient of a kernel;
+    # in a line, the program grows with the parts.
+    in_line = jax.default_backend() == "cpu"
 
     def add(before: Any, given: Any) -> Any:
-        index, part = given
+        index, (pixels, *rest) = given
         sums, stats = before
+        if in_line:  # or parts overlap, and take the memory of the whole
+            pixels = late(pixels, sums)
+        part = pixels, *rest
         (value, (top1, stats, logits)), grads = gradient(
             params, stats, jax.random.fold_in(key, index), part
         )
@@ -265,7 +272,10 @@ def _in_parts(
 
     nothing = jnp.zeros(()), jnp.zeros(()), jax.tree.map(jnp.zeros_like, params)
     (sums, stats), logits = jax.lax.scan(
-        add, (nothing, stats), (jnp.arange(parts), cut)
+        add,
+        (nothing, stats),
+        (jnp.arange(parts), cut),
+        unroll=in_line,
     )
     value, top1, grads = sums
     return (value, (top1, stats, logits.reshape(-1, logits.shape[-1]))), grads
