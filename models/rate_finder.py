@@ -37,7 +37,7 @@ class RateCurve:
         losses: Training loss of each step, (k,), smoothed.
         steepest: Rate at which the loss fell fastest before it was least.
         suggested: A peak for training: a third of the rate at which the loss was
-            least, from where on steps are too wide, or `steepest` if that is higher.
+            least, from where on steps are too wide.
         diverged: Whether the loss rose again, so that higher rates are ruled out.
     """
 
@@ -141,7 +141,7 @@ def read_curve(rates: NDArray[Any], losses: NDArray[Any]) -> RateCurve:
         rates=rates,
         losses=smooth,
         steepest=steepest,
-        suggested=max(float(rates[least]) / 3, steepest),
+        suggested=float(rates[least]) / 3,
         diverged=_diverged(list(losses)),
     )
 

@@ -34,7 +34,9 @@ def test_a_rate_left_out_is_the_optimizer_s_own(optimizer):
 
 def test_an_update_goes_on_at_a_share_of_the_rate():
     assert UpdateTrainSettings().rate == 6e-4
-    assert UpdateTrainSettings(optimizer="sgd").rate == pytest.approx(0.1 * 3 / 14, rel=1e-5)
+    assert UpdateTrainSettings(optimizer="sgd").rate == pytest.approx(
+        0.1 * 3 / 14, rel=1e-5
+    )
     assert UpdateTrainSettings(learning_rate=0.1).rate == 0.1
     # Settings of a first training are taken as they are.
     assert UpdateTrainSettings.model_validate(TrainSettings()).rate == 2.8e-3
