@@ -190,6 +190,13 @@ def test_every_optimizer_learns_at_its_own_rate(optimizer, schedule):
     assert (np.asarray(logits).argmax(-1) == labels).mean() > 0.9
 
 
+def test_a_schedule_free_run_keeps_the_optimizer_s_own_average():
+    state, _ = stepped(Linear(), count=3, tx=free_adamw(0.1))
+    own = evaluation_weights(state.opt, state.params)
+    close(steps.eval_params(state)[0], own, rtol=1e-6)
+    assert digest(own) != digest(state.params)
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -282,6 +289,23 @@ def test_batch_norm_sees_a_part_and_moves_once_a_part():
     state, _ = stepped(Norm(), accumulate=2)
     expected = 0.5 * (0.5 * means[0]) + 0.5 * means[1]
     np.testing.assert_allclose(state.stats["norm"]["mean"], expected, rtol=1e-3)
+
+
+def test_every_part_draws_its_own_dropout():
+    class Dropped(nnx.Module):
+        def __init__(self):
+            self.head = nnx.Linear(3, 3, rngs=nnx.Rngs(0))
+            self.drop = nnx.Dropout(0.5)
+
+        def __call__(self, x, *, train, rngs=None):
+            ones = 0 * self.head(x.mean((1, 2))) + jnp.array([1.0, 2.0, 4.0])
+            return self.drop(ones, deterministic=not train, rngs=rngs)
+
+    _, state, step = build(Dropped(), memory=MEMORY, accumulate=2)
+    images, _, weights, places = batch(8)
+    state, _ = step(state, images, np.zeros(8, np.int32), weights, places)
+    margins = np.asarray(state.memory["margin"])[:8, 0]
+    assert (margins[:4] != margins[4:]).any()
 
 
 # Precision
