@@ -101,10 +101,12 @@ def train_batches(
     group: int,
     seed: int,
     mesh: Mesh | None,
+    parts: int = 1,
 ) -> Generator[Batch, None, None]:
     """Yield images, labels, weights and places of every batch of `epochs`, placed.
 
-    Epochs count from 0. Places are positions in `source.train_rows`; what fills a
+    Epochs count from 0. A batch is filled up so that every device's share can be cut
+    into `parts`. Places are positions in `source.train_rows`; what fills a
     batch up has one beyond the end. The order is the same whether `source` is resident
     or streams.
     """
@@ -114,7 +116,7 @@ def train_batches(
         for epoch in epochs:
             shown = source.epoch_rows(seed=seed, epoch=epoch)
             order = epoch_order(shown, seed=seed, epoch=epoch, **settings)
-            cut = cut_batches(order, batch_size, multiple=devices(mesh))
+            cut = cut_batches(order, batch_size, multiple=parts * devices(mesh))
             yield from zip(*cut, strict=True)
 
     if source.resident:

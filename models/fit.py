@@ -5,9 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import math
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +17,6 @@ from numpy.typing import NDArray
 
 from data_contracts.errors import (
     SchemaError,
-    SightlineError,
     UsageError,
 )
 from models import stopping
@@ -30,53 +26,39 @@ from models.checkpoint import (
     save_checkpoint,
 )
 from models.durable import locked, machine_errors, write_over
+from models.epoch import (
+    FitSettings,
+    OnProgress,
+    Record,
+    Run,
+    Validate,
+    enough_memory,
+    step_of,
+    train_epoch,
+)
 from models.feed import (
-    Batch,
     BatchSource,
     check_source,
+    devices,
     place,
     train_batches,
     val_batches,
 )
 from models.identity import run_identity
-from models.objective import area_under_margin, make_objective, memory_of
-from models.optim import optimizer_for, warmup_cosine
-from models.order import batch_sizes, steps_per_epoch
+from models.objective import area_under_margin, memory_of
+from models.optim import by_parts, make_optimizer
+from models.order import steps_per_epoch
 from models.recipe import Recipe
 from models.steps import (
     Channels,
-    Step,
     TrainState,
     create_state,
     eval_params,
     make_predict,
-    make_train_step,
 )
 from models.warm_start import warm_start
 
-Record = dict[str, Any]
-OnProgress = Callable[[int, int, float, str], None]
-Validate = Callable[[TrainState], tuple[float | None, float | None]]
-
-
-@dataclasses.dataclass(frozen=True)
-class FitSettings:
-    """How the loop runs, whatever the recipe.
-
-    Attributes:
-        seed: Start of the order of images and of all augmentation.
-        patience: Epochs without a better validation before stopping; 0 never stops.
-        max_minutes: No epoch starts after this much training; None has no limit.
-        group: Stored chunks mixed with one another; a streaming run holds about three
-            such groups, so choose group * chunk * bytes of an image by memory.
-        eval_batch_size: Most images in one validation step.
-    """
-
-    seed: int = 0
-    patience: int = 0
-    max_minutes: float | None = None
-    group: int = 16
-    eval_batch_size: int = 256
+__all__ = ["FitResult", "FitSettings", "fit"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,36 +90,6 @@ class FitResult:
     resumed_from: int
     notes: tuple[str, ...]
     aum: NDArray[np.float32]
-
-
-@dataclasses.dataclass(frozen=True)
-class _Run:
-    """What every epoch of one run needs."""
-
-    folder: Path
-    identity: str
-    source: BatchSource
-    recipe: Recipe
-    settings: FitSettings
-    mesh: Mesh | None
-    step: Step
-    learning_rate: Callable[[Any], Any]
-    report: OnProgress
-
-    @property
-    def val_weights(self) -> NDArray[np.float64]:
-        """How much each validation image counts: a balance counts classes alike."""
-        labels = self.source.labels[self.source.val_rows]
-        plain = self.recipe.balance.kind == "none"
-        return np.ones(len(labels)) if plain else stopping.alike(labels)
-
-    def stop_reason(self, history: list[Record]) -> str:
-        return stopping.stop_reason(
-            history,
-            epochs=self.recipe.epochs,
-            patience=self.settings.patience,
-            max_minutes=self.settings.max_minutes,
-        )
 
 
 def fit(
@@ -174,18 +126,23 @@ def fit(
             note, a few times a second.
 
     Raises:
-        UsageError: No training rows, rows without a label, or `run_dir` holds a run
-            with other settings.
-        WorkspaceError: Another run uses `run_dir`, or it cannot be written.
-        SightlineError: The loss is no longer a number.
+        UsageError: No training rows, rows without a label, `run_dir` holds a run with
+            other settings, or the recipe asks for what does not go together.
+        WorkspaceError: Another run uses `run_dir`, it cannot be written, or a batch
+            does not fit the device.
+        SightlineError: The loss or its gradient is no longer a number.
     """
     check_source(source)
+    if recipe.batch_size < recipe.accumulate * devices(mesh):
+        raise UsageError(
+            f"A step takes every device's share of a batch in accumulate="
+            f"{recipe.accumulate} parts of an image or more; came batch_size="
+            f"{recipe.batch_size} on {devices(mesh)} devices. Lower accumulate."
+        )
     steps = steps_per_epoch(source.epoch_size, recipe.batch_size)
     counts = source.counts
-    learning_rate = warmup_cosine(
-        recipe.learning_rate, recipe.epochs * steps, warmup=recipe.warmup
-    )
-    tx = optimizer_for(recipe, model, learning_rate)
+    tx, learning_rate = make_optimizer(recipe, recipe.epochs * steps)
+    tx = by_parts(tx, recipe, model)
     memory = memory_of(
         recipe.loss, rows=len(source.train_rows), num_classes=len(counts)
     )
@@ -196,23 +153,15 @@ def fit(
             state, params=params, stats=stats, opt=tx.init(params), ema=(params, stats)
         )
     views: dict[str, Any] = {"mean": mean, "std": std, "mesh": mesh}
-    step = make_train_step(
-        graphdef,
-        tx,
-        augment=recipe.augment,
-        ema=recipe.ema,
-        objective=make_objective(
-            recipe.loss,
-            recipe.balance,
-            smoothing=recipe.label_smoothing,
-            counts=counts,
-            steps=recipe.epochs * steps,
-        ),
+    step = step_of(
+        recipe,
+        (graphdef, tx),
+        counts=counts,
+        steps=recipe.epochs * steps,
         seed=settings.seed,
-        decay=recipe.loss.memory,
         **views,
     )
-    run = _Run(
+    run = Run(
         folder=run_dir,
         identity=run_identity(source, (recipe, settings, mean, std), state, init),
         source=source,
@@ -225,11 +174,11 @@ def fit(
     )
     with machine_errors(run_dir):
         run_dir.mkdir(parents=True, exist_ok=True)
-    with locked(run_dir, patience=0):
+    with locked(run_dir, patience=0), enough_memory(recipe, mesh):
         return _resume(run, state, make_predict(graphdef, **views))
 
 
-def _resume(run: _Run, state: Any, predict: Any) -> FitResult:
+def _resume(run: Run, state: Any, predict: Any) -> FitResult:
     found = restore_latest(run.folder, state)
     notes, history = list(found.notes), found.memory.get("history", [])
     if found.epoch:
@@ -248,7 +197,7 @@ def _resume(run: _Run, state: Any, predict: Any) -> FitResult:
 
 
 def _train(
-    run: _Run, state: Any, history: list[Record], predict: Any
+    run: Run, state: Any, history: list[Record], predict: Any
 ) -> tuple[TrainState, list[Record]]:
     # Copies, since the step gives the buffers of the state away.
     state = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), state)
@@ -260,11 +209,12 @@ def _train(
         group=run.settings.group,
         seed=run.settings.seed,
         mesh=run.mesh,
+        parts=run.recipe.accumulate,
     )
     with contextlib.closing(batches):
         validate = _validator(run, predict)
         while not run.stop_reason(history):
-            state, line = _epoch(run, state, batches, len(history) + 1, validate)
+            state, line = train_epoch(run, state, batches, len(history) + 1, validate)
             before, history = stopping.best_epoch(history), [*history, line]
             _write_metrics(run, history)
             best = stopping.best_epoch(history)
@@ -283,65 +233,7 @@ def _train(
     return state, history
 
 
-def _epoch(
-    run: _Run,
-    state: TrainState,
-    batches: Iterator[Batch],
-    epoch: int,
-    validate: Validate,
-) -> tuple[TrainState, Record]:
-    """Train one epoch and validate it; `epoch` counts from 1."""
-    n, of = run.source.epoch_size, f"epoch {epoch}/{run.recipe.epochs}"
-    sizes = batch_sizes(n, run.recipe.batch_size)
-    steps = len(sizes)
-    start, told, waited = time.perf_counter(), 0.0, 0.0
-    metrics: list[dict[str, Any]] = []
-    for k in range(steps):
-        asked = time.perf_counter()
-        batch = next(batches)
-        waited += time.perf_counter() - asked
-        state, seen = run.step(state, *batch)
-        metrics.append(seen)
-        if k > 1:  # two steps may be under way; more would pile up batches
-            jax.block_until_ready(metrics[k - 2]["loss"])  # type: ignore[no-untyped-call]
-        now = time.perf_counter()
-        if now - told > 0.25:
-            told, done = now, int(sizes[: k + 1].sum())
-            _tell(run, (epoch - 1) * n + done, done / (now - start), of)
-    means = stopping.mean_of_steps(jax.device_get(metrics), sizes)
-    trained = time.perf_counter() - start
-    if not math.isfinite(means["loss"]):
-        raise SightlineError(
-            f"The training loss became {means['loss']} in {of}. Lower learning_rate "
-            f"(now {run.recipe.learning_rate}) and run again."
-        )
-    loss, top1 = validate(state)
-    line = {
-        "epoch": epoch,
-        "step": epoch * steps,
-        "train_loss": means["loss"],
-        "train_top1": means["top1"],
-        "val_loss": loss,
-        "val_top1": top1,
-        "val_images": stopping.effective_size(run.val_weights),
-        "grad_norm": means["grad_norm"],
-        "learning_rate": float(run.learning_rate(epoch * steps - 1)),
-        "images_per_second": round(n / trained, 1),
-        "seconds": round(time.perf_counter() - start, 3),
-        "data_stall": round(waited / trained, 4),
-    }
-    note = f"{of}, loss {means['loss']:.3f}"
-    if top1 is not None:
-        note += f", val top-1 {top1:.3f}"
-    _tell(run, epoch * n, n / trained, note)
-    return state, line
-
-
-def _tell(run: _Run, done: int, rate: float, note: str) -> None:
-    run.report(done, run.recipe.epochs * run.source.epoch_size, rate, note)
-
-
-def _validator(run: _Run, predict: Any) -> Validate:
+def _validator(run: Run, predict: Any) -> Validate:
     """Return a function giving the loss and top-1 of a state on the val rows."""
     labels = run.source.labels[run.source.val_rows]
     if not len(labels):
@@ -359,7 +251,7 @@ def _validator(run: _Run, predict: Any) -> Validate:
 
 
 def _result(
-    run: _Run, state: Any, history: list[Record], notes: list[str], resumed_from: int
+    run: Run, state: Any, history: list[Record], notes: list[str], resumed_from: int
 ) -> FitResult:
     best, reason = stopping.best_epoch(history), run.stop_reason(history)
     if history[-1]["val_top1"] is None:
@@ -389,6 +281,6 @@ def _result(
     )
 
 
-def _write_metrics(run: _Run, history: list[Record]) -> None:
+def _write_metrics(run: Run, history: list[Record]) -> None:
     text = "".join(json.dumps(line) + "\n" for line in history)
     write_over(run.folder / "metrics.jsonl", text)

@@ -1,4 +1,4 @@
-"""Optimisers and their learning-rate schedule."""
+"""Optimisers and the schedules of their learning rate."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,9 +6,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from optax.contrib import MuonDimensionNumbers
+from optax.contrib import (
+    MuonDimensionNumbers,
+    ScheduleFreeState,
+    schedule_free_eval_params,
+)
 
-from models.recipe import Recipe
+from data_contracts.errors import UsageError
+from models.recipe import SCHEDULE_FREE, Recipe
+
+Rate = float | optax.Schedule
 
 
 def warmup_cosine(
@@ -33,8 +40,78 @@ def warmup_cosine(
     )
 
 
+def one_cycle(peak: float, total_steps: int, *, warmup: float = 0.15) -> optax.Schedule:
+    """Rise linearly to `peak`, then fall linearly to 0 (arXiv 1708.07120, section 3).
+
+    Args:
+        peak: Highest learning rate.
+        total_steps: Steps from the first to the end of the fall.
+        warmup: Share of the steps spent rising.
+    """
+    rise = max(1, round(total_steps * warmup))
+    fall = optax.linear_schedule(peak, 0.0, max(1, total_steps - rise))
+    return optax.join_schedules(
+        [optax.linear_schedule(peak / 25, peak, rise), fall], [rise]
+    )
+
+
+def constant(peak: float, total_steps: int, *, warmup: float = 0.15) -> optax.Schedule:
+    """Rise linearly to `peak` and stay there.
+
+    Args:
+        peak: Highest learning rate.
+        total_steps: Steps in all.
+        warmup: Share of the steps spent rising.
+    """
+    rise = max(1, round(total_steps * warmup))
+    return optax.linear_schedule(peak / 25, peak, rise)
+
+
+SCHEDULES: dict[str, Callable[..., optax.Schedule]] = {
+    "cosine": warmup_cosine,
+    "one_cycle": one_cycle,
+    "constant": constant,
+    # The averaging of `schedule_free` stands for the fall.
+    SCHEDULE_FREE: constant,
+}
+
+
+def make_optimizer(
+    recipe: Recipe, total_steps: int, *, rate: optax.Schedule | None = None
+) -> tuple[optax.GradientTransformation, optax.Schedule]:
+    """Return the optimiser of `recipe` and its learning rate by step.
+
+    Args:
+        recipe: Optimiser, schedule and their figures.
+        total_steps: Steps in all.
+        rate: Another course of the learning rate.
+
+    Raises:
+        UsageError: The optimiser or schedule is unknown, or the two do not go together.
+    """
+    for kind, known in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
+        if getattr(recipe, kind) not in known:
+            raise UsageError(
+                f"The {kind} is one of {', '.join(known)}; came"
+                f" {getattr(recipe, kind)!r}. Pick one."
+            )
+    if rate is None:
+        rate = SCHEDULES[recipe.schedule](
+            recipe.learning_rate, total_steps, warmup=recipe.warmup
+        )
+    build = OPTIMIZERS[recipe.optimizer]
+    if recipe.schedule == SCHEDULE_FREE:
+        if recipe.optimizer not in FREE:
+            raise UsageError(
+                f"schedule={SCHEDULE_FREE} averages the steps of {' or '.join(FREE)};"
+                f" came optimizer={recipe.optimizer}. Set optimizer={next(iter(FREE))}."
+            )
+        build = FREE[recipe.optimizer]
+    return build(rate, weight_decay=recipe.weight_decay, clip=recipe.clip), rate
+
+
 def adamw(
-    learning_rate: float | optax.Schedule,
+    learning_rate: Rate,
     *,
     weight_decay: float = 0.05,
     clip: float = 1.0,
@@ -52,8 +129,98 @@ def adamw(
     )
 
 
+def sgd(
+    learning_rate: Rate,
+    *,
+    weight_decay: float = 5e-4,
+    clip: float = 1.0,
+    momentum: float = 0.9,
+) -> optax.GradientTransformation:
+    """Build SGD with Nesterov's momentum (Sutskever et al. 2013) on clipped gradients.
+
+    The decay is part of the gradient, as in most published recipes for SGD; vectors do
+    not decay.
+    """
+    return optax.chain(
+        optax.clip_by_global_norm(clip),
+        optax.add_decayed_weights(weight_decay, mask=decayed_weights),
+        optax.sgd(learning_rate, momentum=momentum, nesterov=True),
+    )
+
+
+def lion(
+    learning_rate: Rate,
+    *,
+    weight_decay: float = 1.0,
+    clip: float = 1.0,
+) -> optax.GradientTransformation:
+    """Build Lion (arXiv 2302.06675, algorithm 2) on gradients clipped to a global norm.
+
+    Every step is a sign, so that its rate is a third to a tenth of AdamW's and its
+    decay that much higher (section 5 of the paper). Vectors do not decay.
+    """
+    return optax.chain(
+        optax.clip_by_global_norm(clip),
+        optax.lion(learning_rate, weight_decay=weight_decay, mask=decayed_weights),
+    )
+
+
+def free_adamw(
+    learning_rate: Rate,
+    *,
+    weight_decay: float = 0.05,
+    clip: float = 1.0,
+    b1: float = 0.9,
+    b2: float = 0.999,
+) -> optax.GradientTransformation:
+    """Build schedule-free AdamW (arXiv 2405.15682, algorithm 1) on clipped gradients.
+
+    Evaluate at `evaluation_weights`. Vectors do not decay.
+    """
+    steps = optax.chain(
+        optax.scale_by_rms(decay=b2, eps=1e-8, eps_in_sqrt=False, bias_correction=True),
+        optax.add_decayed_weights(weight_decay, mask=decayed_weights),
+        optax.scale_by_learning_rate(learning_rate),
+    )
+    free = optax.contrib.schedule_free(steps, learning_rate, b1=b1)
+    return optax.chain(optax.clip_by_global_norm(clip), free)
+
+
+def free_sgd(
+    learning_rate: Rate,
+    *,
+    weight_decay: float = 5e-4,
+    clip: float = 1.0,
+    b1: float = 0.9,
+) -> optax.GradientTransformation:
+    """Build schedule-free SGD (arXiv 2405.15682, equations 3 to 5), clipped.
+
+    Evaluate at `evaluation_weights`. Vectors do not decay.
+    """
+    steps = optax.chain(
+        optax.add_decayed_weights(weight_decay, mask=decayed_weights),
+        optax.scale_by_learning_rate(learning_rate),
+    )
+    free = optax.contrib.schedule_free(steps, learning_rate, b1=b1)
+    return optax.chain(optax.clip_by_global_norm(clip), free)
+
+
+def evaluation_weights(opt: Any, params: Any) -> Any:
+    """Return the weights that a schedule-free optimiser evaluates at; None of others.
+
+    Args:
+        opt: The optimiser's state.
+        params: Weights that gradients are taken at.
+    """
+    states = jax.tree.leaves(opt, is_leaf=lambda x: isinstance(x, ScheduleFreeState))
+    for state in states:
+        if isinstance(state, ScheduleFreeState):
+            return schedule_free_eval_params(state, params)
+    return None
+
+
 def muon(
-    learning_rate: float | optax.Schedule,
+    learning_rate: Rate,
     *,
     weight_decay: float = 0.1,
     clip: float = 1.0,
@@ -90,7 +257,9 @@ def muon(
     )
 
 
-OPTIMIZERS = {"adamw": adamw, "muon": muon}
+Build = Callable[..., optax.GradientTransformation]
+OPTIMIZERS: dict[str, Build] = {"muon": muon, "adamw": adamw, "sgd": sgd, "lion": lion}
+FREE: dict[str, Build] = {"adamw": free_adamw, "sgd": free_sgd}
 
 
 def inner_convolutions(params: Any) -> Any:
@@ -108,21 +277,26 @@ def decayed_weights(params: Any) -> Any:
     return jax.tree.map(lambda leaf: jnp.ndim(leaf) > 1, params)
 
 
-def optimizer_for(
-    recipe: Recipe, model: Any, learning_rate: float | optax.Schedule
+def by_parts(
+    tx: optax.GradientTransformation, recipe: Recipe, model: Any
 ) -> optax.GradientTransformation:
-    """Build the optimiser of a recipe; `model` is told which of its parts stand still.
+    """Hold parts of a network still and slow others down, where a recipe says so.
 
     Args:
+        tx: Optimiser of the rest.
         recipe: Freezing and `layer_decay` need a network of `backbones`.
         model: The network; `frozen` is set.
-        learning_rate: Peak, or a schedule.
+
+    Raises:
+        UsageError: The schedule averages weights by itself.
     """
-    tx = OPTIMIZERS[recipe.optimizer](
-        learning_rate, weight_decay=recipe.weight_decay, clip=recipe.clip
-    )
     if recipe.freeze is None and recipe.layer_decay == 1:
         return tx
+    if recipe.schedule == SCHEDULE_FREE:
+        raise UsageError(
+            f"schedule={SCHEDULE_FREE} keeps an average of all weights alike, and"
+            " freeze and layer_decay set parts apart. Take another schedule."
+        )
     model.frozen = frozen_parts(recipe.freeze, stages=model.stages)
     return by_depth(
         tx,

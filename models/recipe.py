@@ -15,6 +15,14 @@ STEPS = 20
 LEAST_BATCH, MOST_BATCH = 16, 128
 # What may cover a part of an image; see `occlude`.
 OCCLUDERS = ("rectangle", "bars", "grid", "object", "texture", "blur")
+# Learning rate and weight decay of each optimiser, unless others are given.
+RATES = {
+    "muon": (2.8e-3, 0.1),
+    "adamw": (4e-3, 0.1),
+    "sgd": (0.1, 5e-4),
+    "lion": (1e-3, 1.0),
+}
+SCHEDULE_FREE = "schedule_free"
 # Logit of a cosine of 1 where the head sees angles only.
 COSINE_SCALE = 30.0
 
@@ -197,7 +205,7 @@ class Recipe:
 
     Attributes:
         preset: Network of `backbones`.
-        optimizer: "muon" or "adamw", see `optim`.
+        optimizer: muon, adamw, sgd or lion, see `optim`.
         epochs: Passes over the training images.
         batch_size: Images in a step.
         learning_rate: Peak for weights under Adam's steps; see `optim.muon`.
@@ -209,6 +217,11 @@ class Recipe:
         augment: Random views.
         loss: What it costs to be wrong.
         balance: Correction for classes of unequal size.
+        schedule: cosine, one_cycle, constant or schedule_free, see `optim`.
+        sam_radius: Of sharpness-aware minimisation, see `steps`; 0 is off.
+        accumulate: Parts that a device takes a batch in, see `steps`.
+        precision: What a network computes in: float32 or bfloat16, see `forward`.
+        remat: Recompute blocks for the gradient rather than remember them.
         freeze: What is not trained: "backbone", or how many stages after the stem.
         layer_decay: Learning rate of a stage, as a share of the next one's.
     """
@@ -230,8 +243,30 @@ class Recipe:
     augment: Augment = dataclasses.field(default_factory=Augment)
     loss: Loss = Loss()
     balance: Balance = Balance()
+    schedule: str = "cosine"
+    sam_radius: float = 0.0
+    accumulate: int = 1
+    precision: str = "float32"
+    remat: bool = False
     freeze: str | None = None
     layer_decay: float = 1.0
+
+    def __repr__(self) -> str:
+        """Name every field but later ones at their defaults.
+
+        The identity of a run hangs on this text; a field that came later and is not
+        used must not part a run from its checkpoints.
+        """
+        shown = (
+            f"{field.name}={getattr(self, field.name)!r}"
+            for field in dataclasses.fields(self)
+            if field.name not in LATER or getattr(self, field.name) != field.default
+        )
+        return f"Recipe({', '.join(shown)})"
+
+
+# Fields of `Recipe` that came after runs were made without them.
+LATER = ("schedule sam_radius accumulate precision remat freeze layer_decay").split()
 
 
 def epochs_for(n: int) -> int:

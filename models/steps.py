@@ -14,10 +14,13 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from models.augment import view
+from models.forward import forward
 from models.losses import remembered
 from models.machine import cores
 from models.objective import Objective, margin_of
+from models.optim import evaluation_weights
 from models.recipe import Augment
+from models.remat import late
 
 AXIS = "batch"
 LEAST_SHARE = 8  # images of a batch that a device is worth waking for
@@ -124,11 +127,21 @@ def make_train_step(
     seed: int,
     mesh: Mesh | None = None,
     decay: float = 0.0,
+    sam_radius: float = 0.0,
+    accumulate: int = 1,
+    precision: str = "float32",
+    remat: bool = False,
 ) -> Step:
     """Compile one optimiser step; `state` is donated.
 
     Randomness depends on `seed`, `state.step` and the number of devices alone. Rows
     that fill a batch up to a multiple of the devices repeat others and weigh 0.
+
+    A batch in parts gives the step of the whole one, to rounding: views and mixing
+    partners are drawn before it is cut. What looks at several images differs: batch
+    norm normalises by its part, and moves its running statistics once a part, so that
+    at momentum .9 they follow the last ten parts rather than steps; dropout is drawn
+    anew for each part.
 
     Args:
         graphdef: The model's structure, from `create_state`.
@@ -137,10 +150,20 @@ def make_train_step(
         mean: Channel means of 0..1 pixels.
         std: Channel standard deviations of 0..1 pixels.
         ema: Decay of the weight average; earlier steps use (1 + step) / (10 + step).
+            A schedule-free optimiser has an average of weights of its own, and only
+            the statistics are averaged by this.
         objective: The loss of each example, from `make_objective`.
         seed: Start of the random stream.
         mesh: Devices to split the batch over; None is JAX's default device.
         decay: Of the remembered answers, where the state has them.
+        sam_radius: Above 0, the gradient is that at the worst weights so far away
+            (SAM, Foret et al. 2021, arXiv 2010.01412, equation 2); every step then
+            takes two gradients of the whole batch. Statistics, memory and metrics are
+            those of the first, at the weights themselves.
+        accumulate: Parts that a device's share of the batch is cut into, one after
+            the other; it divides that share.
+        precision: "float32" or "bfloat16", see `forward.lower`.
+        remat: Recompute blocks rather than remember them, see `remat`.
 
     Returns:
         step(state, images uint8 (n h w c), labels (n,), weights (n,), places (n,)) to
@@ -148,7 +171,7 @@ def make_train_step(
         `places` are the images' rows in the state's memory; those beyond its end are
         not remembered.
     """
-    views = augment
+    run = functools.partial(forward, graphdef, precision=precision, remat=remat)
 
     def local(
         state: TrainState, images: Any, labels: Any, weights: Any, places: Any
@@ -157,40 +180,46 @@ def make_train_step(
         if mesh is not None:
             key = jax.random.fold_in(key, jax.lax.axis_index(AXIS))
         total = sum_over(jnp.sum(weights), mesh)
+        pixels, own = view(images, key, augment)
+        targets = state.memory.get("targets")
+        if targets is not None:
+            targets = targets.at[places].get(mode="fill", fill_value=0)
+            targets = own[:, None] * targets + (1 - own[:, None]) * targets[::-1]
+        share = weights / jnp.maximum(total, 1e-12)
+        examples = pixels, own, labels, labels[::-1], targets, share
 
-        def loss(params: Any) -> Any:
-            pixels, own = view(images, key, views)
-            model = nnx.merge(graphdef, params, state.stats, copy=True)
-            logits = model(
-                _normalise(pixels, mean, std),
-                train=True,
-                rngs=nnx.Rngs(dropout=jax.random.fold_in(key, 2)),
-            ).astype(jnp.float32)
-            share = weights / jnp.maximum(total, 1e-12)
-            targets = state.memory.get("targets")
-            if targets is not None:
-                targets = targets.at[places].get(mode="fill", fill_value=0)
-            value = _mixed_loss(
-                functools.partial(objective, logits, step=state.step),
-                labels,
-                own,
-                targets,
-            )
-            hits = (logits.argmax(-1) == labels).astype(jnp.float32)
-            stats = nnx.as_pure(nnx.state(model, nnx.Not(nnx.Param)))
-            whole = jnp.where(own == 1, places, jnp.iinfo(places.dtype).max)
-            seen = whole, labels, logits
-            return jnp.sum(value * share), (jnp.sum(hits * share), stats, seen)
+        def loss(params: Any, stats: Any, key: jax.Array, part: Any) -> Any:
+            pixels, own, first, second, targets, share = part
+            normal = _normalise(pixels, mean, std)
+            logits, stats = run((params, stats), normal, key=key)
+            of = functools.partial(objective, logits, step=state.step, targets=targets)
+            value = own * of(first) + (1 - own) * of(second)
+            hits = (logits.argmax(-1) == first).astype(jnp.float32)
+            return jnp.sum(value * share), (jnp.sum(hits * share), stats, logits)
 
-        (value, (top1, stats, seen)), grads = jax.value_and_grad(loss, has_aux=True)(
-            state.params
+        gradient = functools.partial(
+            _in_parts if accumulate > 1 else _whole,
+            jax.value_and_grad(loss, has_aux=True),
+            stats=state.stats,
+            key=jax.random.fold_in(key, 2),
+            examples=examples,
+            parts=accumulate,
         )
-        memory = _remember(state.memory, *_all_of(seen, mesh), decay)
+        (value, (top1, stats, logits)), grads = gradient(state.params)
+        whole = jnp.where(own == 1, places, jnp.iinfo(places.dtype).max)
+        seen = _all_of((whole, labels, logits), mesh)
+        memory = _remember(state.memory, *seen, decay)
         value, top1, grads = sum_over((value, top1, grads), mesh)
+        if sam_radius:
+            worst = _uphill(state.params, grads, sam_radius)
+            grads = sum_over(gradient(worst)[1], mesh)
         stats = _mean_over(stats, mesh)
         updates, opt = tx.update(grads, state.opt, state.params)
         params = optax.apply_updates(state.params, updates)
         average = moved_average(state.ema, (params, stats), ema, state.step)
+        own_average = evaluation_weights(opt, params)
+        if own_average is not None:
+            average = own_average, average[1]
         metrics = {"loss": value, "grad_norm": optax.tree.norm(grads), "top1": top1}
         after = TrainState(params, stats, opt, average, state.step + 1, memory)
         return after, metrics
@@ -214,14 +243,48 @@ def make_train_step(
     )
 
 
-def _mixed_loss(
-    loss: Any, labels: jax.Array, own: jax.Array, targets: jax.Array | None
-) -> jax.Array:
-    """Return the loss against an image's own label and that of its mixing partner."""
-    if targets is not None:
-        targets = own[:, None] * targets + (1 - own[:, None]) * targets[::-1]
-    first, second = (loss(given, targets=targets) for given in (labels, labels[::-1]))
-    return own * first + (1 - own) * second
+def _whole(
+    gradient: Any, params: Any, *, stats: Any, key: Any, examples: Any, parts: int
+) -> Any:
+    """Return `gradient` of all examples at once."""
+    return gradient(params, stats, key, examples)
+
+
+def _in_parts(
+    gradient: Any, params: Any, *, stats: Any, key: Any, examples: Any, parts: int
+) -> Any:
+    """Return the sum of `gradient` over `parts` equal parts of the examples."""
+    cut = jax.tree.map(lambda a: a.reshape(parts, -1, *a.shape[1:]), examples)
+    # In a loop, XLA's CPU backend takes 100 times as long for the gradient of a kernel;
+    # in a line, the program grows with the parts.
+    in_line = jax.default_backend() == "cpu"
+
+    def add(before: Any, given: Any) -> Any:
+        index, (pixels, *rest) = given
+        sums, stats = before
+        if in_line:  # or parts overlap, and take the memory of the whole
+            pixels = late(pixels, sums)
+        part = pixels, *rest
+        (value, (top1, stats, logits)), grads = gradient(
+            params, stats, jax.random.fold_in(key, index), part
+        )
+        return (jax.tree.map(jnp.add, sums, (value, top1, grads)), stats), logits
+
+    nothing = jnp.zeros(()), jnp.zeros(()), jax.tree.map(jnp.zeros_like, params)
+    (sums, stats), logits = jax.lax.scan(
+        add,
+        (nothing, stats),
+        (jnp.arange(parts), cut),
+        unroll=in_line,
+    )
+    value, top1, grads = sums
+    return (value, (top1, stats, logits.reshape(-1, logits.shape[-1]))), grads
+
+
+def _uphill(params: Any, grads: Any, radius: float) -> Any:
+    """Return the weights at distance `radius` of `params`, along the gradient."""
+    by = radius / jnp.maximum(optax.tree.norm(grads), 1e-12)
+    return jax.tree.map(lambda weight, grad: weight + by * grad, params, grads)
 
 
 def _remember(

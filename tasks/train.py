@@ -188,7 +188,7 @@ def _run_digest(
     begin = run_of(start) if start else None
     if settings.init is not None and start is None:
         begin = content_of(settings.init, home=home)
-    return digest(source.digest, settings.of_the_network(), VERSION, begin)[:12]
+    return digest(source.digest, settings.identity(), VERSION, begin)[:12]
 
 
 def run_of(model: ModelRef) -> str:
@@ -270,7 +270,7 @@ def _train(
             mean=mean,
             std=std,
             run_dir=folder,
-            mesh=device_mesh(recipe.batch_size),
+            mesh=device_mesh(recipe.batch_size // recipe.accumulate),
             init=(begin.params, begin.stats) if begin else None,
             on_progress=bar.reach,
         )
@@ -334,6 +334,8 @@ def recipe_of(settings: TrainSettings, *, n: int) -> Recipe:
     known = {field.name for field in dataclasses.fields(Recipe)}
     values = {name: getattr(settings, name) for name in known}
     values["label_smoothing"] = settings.smoothing
+    values["learning_rate"] = settings.rate
+    values["weight_decay"] = settings.decay
     values["loss"] = settings.loss_details.loss(settings.loss)
     values["balance"] = settings.balance_details.balance(settings.balance)
     values["epochs"] = settings.epochs or epochs_for(n)

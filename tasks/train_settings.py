@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
 from data_contracts.config import Settings
 from models.presets import preset_of
 from models.recipe import (
+    LATER,
     LEAST_BATCH,
     LEAST_EPOCHS,
     MOST_BATCH,
     MOST_EPOCHS,
+    RATES,
     SHORT_RUN,
     VIEWS,
     Recipe,
@@ -27,6 +29,13 @@ from tasks.loss_settings import (
     LossKind,
 )
 from tasks.starts import init_problem
+from tasks.step_settings import (
+    Optimizer,
+    Precision,
+    Schedule,
+    check_steps,
+    told,
+)
 
 RECIPE = Recipe()
 
@@ -59,13 +68,6 @@ class Preset(StrEnum):
     siglip_base = "siglip_base"
 
 
-class Optimizer(StrEnum):
-    """Ways to step along a gradient."""
-
-    muon = "muon"
-    adamw = "adamw"
-
-
 class Feed(StrEnum):
     """Where the training images wait."""
 
@@ -76,6 +78,9 @@ class Feed(StrEnum):
 
 class TrainSettings(Settings):
     """Settings of the stage `train`."""
+
+    # Share of an optimiser's own learning rate where none is given.
+    rate_share: ClassVar[float] = 1.0
 
     preset: Preset = Field(Preset(RECIPE.preset), description="The network.")
     init: str | None = Field(
@@ -110,14 +115,40 @@ class TrainSettings(Settings):
         description=f"Images in a step; none: {LEAST_BATCH} to {MOST_BATCH}, by how"
         " many there are.",
     )
-    learning_rate: float = Field(
-        RECIPE.learning_rate, gt=0, le=10, description="Peak of warm-up and cosine."
+    schedule: Schedule = Field(
+        Schedule(RECIPE.schedule), description="Course of the learning rate."
     )
-    weight_decay: float = Field(
-        RECIPE.weight_decay,
+    learning_rate: float | None = Field(
+        None,
+        gt=0,
+        le=10,
+        description=f"Peak of the schedule; none: the optimiser's: {told(0)}.",
+    )
+    weight_decay: float | None = Field(
+        None,
         ge=0,
         le=10,
-        description="Of kernels, not norms and biases.",
+        description="Of kernels, not norms and biases; none: the optimiser's:"
+        f" {told(1)}.",
+    )
+    sam_radius: float = Field(
+        RECIPE.sam_radius,
+        ge=0,
+        le=10,
+        description="Of sharpness-aware steps, .05 say, which take twice as long; 0 is"
+        " off.",
+    )
+    accumulate: int = Field(
+        RECIPE.accumulate,
+        ge=1,
+        le=1024,
+        description="Parts that a batch is taken in, to save memory.",
+    )
+    precision: Precision = Field(
+        Precision(RECIPE.precision), description="What the network computes in."
+    )
+    remat: bool = Field(
+        RECIPE.remat, description="Compute blocks twice, to save memory."
     )
     warmup: float = Field(RECIPE.warmup, ge=0, le=1, description="Share of the steps.")
     clip: float = Field(RECIPE.clip, gt=0, description="Largest norm of a gradient.")
@@ -189,6 +220,7 @@ class TrainSettings(Settings):
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
+        check_steps(self)
         ldam = self.balance in (BalanceKind.ldam, BalanceKind.ldam_deferred)
         if self.balance != BalanceKind.none and self.head != HeadKind.trained:
             raise ValueError(
@@ -226,12 +258,36 @@ class TrainSettings(Settings):
             "feed": Feed.auto,
             "head": HeadKind.trained,
             "thresholds": False,
+            "learning_rate": self.rate,
+            "weight_decay": self.decay,
         }
         if self.balance == BalanceKind.none:
             neutral["balance_details"] = BalanceDetails()
         if self.loss == LossKind.cross_entropy:
             neutral["loss_details"] = LossDetails()
         return self.model_copy(update=neutral)
+
+    def identity(self) -> dict[str, Any]:
+        """Return what the network depends on, less later settings at their defaults.
+
+        A run that an earlier version made is so found again.
+        """
+        plain = self.of_the_network().model_dump(mode="json")
+        usual = {n: type(self).model_fields[n].default for n in ("init", *LATER)}
+        return {k: v for k, v in plain.items() if k not in usual or v != usual[k]}
+
+    @property
+    def rate(self) -> float:
+        """Learning rate in force."""
+        if self.learning_rate is not None:
+            return self.learning_rate
+        return float(f"{self.rate_share * RATES[self.optimizer][0]:.6g}")
+
+    @property
+    def decay(self) -> float:
+        """Weight decay in force."""
+        own = self.weight_decay
+        return RATES[self.optimizer][1] if own is None else own
 
     @property
     def smoothing(self) -> float:

@@ -74,6 +74,6 @@ def test_the_form_knows_every_setting_and_its_bounds():
     schema = parameter_schema(train).model_dump_for_openapi()
     assert set(schema["required"]) == {"data", "name"}
     settings = schema["definitions"]["TrainSettings"]["properties"]
-    assert settings["learning_rate"]["exclusiveMinimum"] == 0
+    assert settings["learning_rate"]["anyOf"][0]["exclusiveMinimum"] == 0
     assert settings["epochs"]["anyOf"][0]["minimum"] == 1
     assert all(field.get("description") for field in settings.values())

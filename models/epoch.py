@@ -1,0 +1,255 @@
+"""One epoch of training, and what may end it: a loss or a memory out of bounds."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from numpy.typing import NDArray
+
+from data_contracts.errors import SightlineError, WorkspaceError
+from models import stopping
+from models.feed import Batch, BatchSource, devices
+from models.imbalance import Counts
+from models.objective import make_objective
+from models.order import batch_sizes, cut_batches, epoch_order
+from models.recipe import Recipe
+from models.steps import Step, TrainState, make_train_step
+
+Record = dict[str, Any]
+OnProgress = Callable[[int, int, float, str], None]
+Validate = Callable[[TrainState], tuple[float | None, float | None]]
+FULL = "RESOURCE_EXHAUSTED"
+SHOWN = 8  # rows that an error names
+
+
+@dataclasses.dataclass(frozen=True)
+class FitSettings:
+    """How the loop runs, whatever the recipe.
+
+    Attributes:
+        seed: Start of the order of images and of all augmentation.
+        patience: Epochs without a better validation before stopping; 0 never stops.
+        max_minutes: No epoch starts after this much training; None has no limit.
+        group: Stored chunks mixed with one another; a streaming run holds about three
+            such groups, so choose group * chunk * bytes of an image by memory.
+        eval_batch_size: Most images in one validation step.
+    """
+
+    seed: int = 0
+    patience: int = 0
+    max_minutes: float | None = None
+    group: int = 16
+    eval_batch_size: int = 256
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What every epoch of one run needs."""
+
+    folder: Path
+    identity: str
+    source: BatchSource
+    recipe: Recipe
+    settings: FitSettings
+    mesh: Mesh | None
+    step: Step
+    learning_rate: Callable[[Any], Any]
+    report: OnProgress
+
+    @property
+    def sizes(self) -> NDArray[np.int64]:
+        """Images that count in each step of an epoch."""
+        return batch_sizes(self.source.epoch_size, self.recipe.batch_size)
+
+    @property
+    def val_weights(self) -> NDArray[np.float64]:
+        """How much each validation image counts: a balance counts classes alike."""
+        labels = self.source.labels[self.source.val_rows]
+        plain = self.recipe.balance.kind == "none"
+        return np.ones(len(labels)) if plain else stopping.alike(labels)
+
+    def stop_reason(self, history: list[Record]) -> str:
+        """Why no further epoch runs; empty to go on."""
+        return stopping.stop_reason(
+            history,
+            epochs=self.recipe.epochs,
+            patience=self.settings.patience,
+            max_minutes=self.settings.max_minutes,
+        )
+
+
+def step_of(
+    recipe: Recipe,
+    network: tuple[Any, Any],
+    *,
+    counts: Counts,
+    steps: int,
+    seed: int,
+    **views: Any,
+) -> Step:
+    """Compile the step that `recipe` asks for, see `make_train_step`.
+
+    Args:
+        recipe: All but the optimiser and its schedule.
+        network: The model's structure, and the optimiser.
+        counts: Training images (k,) of each class.
+        steps: Steps in all.
+        seed: Start of the random stream.
+        views: `mean`, `std` and `mesh`.
+    """
+    objective = make_objective(
+        recipe.loss,
+        recipe.balance,
+        smoothing=recipe.label_smoothing,
+        counts=counts,
+        steps=steps,
+    )
+    return make_train_step(
+        *network,
+        augment=recipe.augment,
+        ema=recipe.ema,
+        objective=objective,
+        seed=seed,
+        decay=recipe.loss.memory,
+        sam_radius=recipe.sam_radius,
+        accumulate=recipe.accumulate,
+        precision=recipe.precision,
+        remat=recipe.remat,
+        **views,
+    )
+
+
+def train_epoch(
+    run: Run,
+    state: TrainState,
+    batches: Iterator[Batch],
+    epoch: int,
+    validate: Validate,
+) -> tuple[TrainState, Record]:
+    """Train one epoch and validate it; `epoch` counts from 1."""
+    n, of = run.source.epoch_size, f"epoch {epoch}/{run.recipe.epochs}"
+    sizes = run.sizes
+    steps = len(sizes)
+    start, told, waited = time.perf_counter(), 0.0, 0.0
+    metrics: list[dict[str, Any]] = []
+    for k in range(steps):
+        asked = time.perf_counter()
+        batch = next(batches)
+        waited += time.perf_counter() - asked
+        state, seen = run.step(state, *batch)
+        metrics.append(seen)
+        if k > 1:  # two steps may be under way; more would pile up batches
+            check_step(run, metrics, epoch=epoch, index=k - 2)
+        now = time.perf_counter()
+        if now - told > 0.25:
+            told, done = now, int(sizes[: k + 1].sum())
+            _tell(run, (epoch - 1) * n + done, done / (now - start), of)
+    for k in range(max(steps - 2, 0), steps):
+        check_step(run, metrics, epoch=epoch, index=k)
+    means = stopping.mean_of_steps(jax.device_get(metrics), sizes)
+    trained = time.perf_counter() - start
+    loss, top1 = validate(state)
+    line = {
+        "epoch": epoch,
+        "step": epoch * steps,
+        "train_loss": means["loss"],
+        "train_top1": means["top1"],
+        "val_loss": loss,
+        "val_top1": top1,
+        "val_images": stopping.effective_size(run.val_weights),
+        "grad_norm": means["grad_norm"],
+        "learning_rate": float(run.learning_rate(epoch * steps - 1)),
+        "images_per_second": round(n / trained, 1),
+        "seconds": round(time.perf_counter() - start, 3),
+        "data_stall": round(waited / trained, 4),
+    }
+    note = f"{of}, loss {means['loss']:.3f}"
+    if top1 is not None:
+        note += f", val top-1 {top1:.3f}"
+    _tell(run, epoch * n, n / trained, note)
+    return state, line
+
+
+def _tell(run: Run, done: int, rate: float, note: str) -> None:
+    run.report(done, run.recipe.epochs * run.source.epoch_size, rate, note)
+
+
+def check_step(
+    run: Run, metrics: list[dict[str, Any]], *, epoch: int, index: int
+) -> None:
+    """Raise SightlineError unless loss and gradient of a step are numbers.
+
+    A gradient that is none would be in the weights of the epoch's checkpoint, though
+    the loss beside it is a number.
+
+    Args:
+        run: The run.
+        metrics: Of the steps so far; waits for that of this step.
+        epoch: From 1.
+        index: Step within the epoch, from 0.
+    """
+    seen = jax.device_get(metrics[index])
+    wrong = [name for name in ("loss", "grad_norm") if not math.isfinite(seen[name])]
+    if not wrong:
+        return
+    what = {"loss": "loss", "grad_norm": "gradient"}[wrong[0]]
+    rows = np.sort(_rows(run, epoch=epoch, index=index))
+    named = ", ".join(map(str, rows[:SHOWN])) + (", ..." if len(rows) > SHOWN else "")
+    kept = f"The checkpoint of epoch {epoch - 1} stays. " if epoch > 1 else ""
+    exact = "" if run.recipe.precision == "float32" else ", or set precision=float32"
+    raise SightlineError(
+        f"The training {what} became {float(seen[wrong[0]])} in epoch {epoch}/"
+        f"{run.recipe.epochs}, step {index + 1} of {len(run.sizes)}, on {len(rows)}"
+        f" images (rows {named}). {kept}Lower"
+        f" learning_rate (now {run.recipe.learning_rate:g}) or clip (now"
+        f" {run.recipe.clip:g}){exact}, and run again."
+    )
+
+
+def _rows(run: Run, *, epoch: int, index: int) -> NDArray[np.int64]:
+    """Return the rows of the images that counted in a step."""
+    shown = run.source.epoch_rows(seed=run.settings.seed, epoch=epoch - 1)
+    order = epoch_order(
+        shown,
+        seed=run.settings.seed,
+        epoch=epoch - 1,
+        group=run.settings.group,
+        chunk=run.source.chunk,
+    )
+    rows, weights = cut_batches(order, run.recipe.batch_size)
+    return rows[index][weights[index] > 0]
+
+
+@contextlib.contextmanager
+def enough_memory(recipe: Recipe, mesh: Mesh | None) -> Iterator[None]:
+    """Turn a device's lack of memory into an error that says what to change.
+
+    Raises:
+        WorkspaceError: A batch does not fit.
+    """
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if FULL not in str(error):
+            raise
+        size, parts = recipe.batch_size, recipe.accumulate
+        cut = f" in {parts} parts" if parts > 1 else ""
+        first = str(error).strip().splitlines()[0]
+        ways = [f"batch_size={size // 2}"] if size > 3 else []
+        if size // devices(mesh) >= 2 * parts:
+            ways.append(f"accumulate={2 * parts}")
+        ways += [] if recipe.remat else ["remat=yes"]
+        advice = "Set " + ", or ".join(ways) if ways else "Use smaller views"
+        raise WorkspaceError(
+            f"The memory of the device is too small for steps of batch_size={size}"
+            f"{cut}: {first} {advice}, and run again; or use a device with more memory."
+        ) from error

@@ -1,0 +1,104 @@
+"""Which training settings go together, and what a run's name hangs on."""
+
+import dataclasses
+
+import pytest
+from pydantic import ValidationError
+
+from flows.arguments import parse
+from flows.train import TrainConfig
+from flows.update import UpdateTrainSettings
+from models.optim import OPTIMIZERS, SCHEDULES
+from models.recipe import LATER, RATES, Recipe
+from tasks.step_settings import Optimizer, Precision, Schedule
+from tasks.train import recipe_of
+from tasks.train_settings import TrainSettings
+
+
+def test_choices_are_those_of_the_models():
+    assert set(Optimizer) == set(OPTIMIZERS) == set(RATES)
+    assert set(Schedule) == set(SCHEDULES)
+    assert set(Precision) == {"float32", "bfloat16"}
+    assert set(LATER) <= {field.name for field in dataclasses.fields(Recipe)}
+    assert set(LATER) <= set(TrainSettings.model_fields)
+
+
+@pytest.mark.parametrize("optimizer", list(Optimizer))
+def test_a_rate_left_out_is_the_optimizer_s_own(optimizer):
+    own = recipe_of(TrainSettings(optimizer=optimizer), n=1000)
+    assert (own.learning_rate, own.weight_decay) == RATES[optimizer]
+    given = TrainSettings(optimizer=optimizer, learning_rate=0.5, weight_decay=0)
+    recipe = recipe_of(given, n=1000)
+    assert (recipe.learning_rate, recipe.weight_decay) == (0.5, 0)
+
+
+def test_an_update_goes_on_at_a_share_of_the_rate():
+    assert UpdateTrainSettings().rate == 6e-4
+    assert UpdateTrainSettings(optimizer="sgd").rate == pytest.approx(
+        0.1 * 3 / 14, rel=1e-5
+    )
+    assert UpdateTrainSettings(learning_rate=0.1).rate == 0.1
+    # Settings of a first training are taken as they are.
+    assert UpdateTrainSettings.model_validate(TrainSettings()).rate == 2.8e-3
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"schedule": "schedule_free"}, "came optimizer=muon. Set optimizer=adamw"),
+        (
+            {"schedule": "schedule_free", "optimizer": "lion"},
+            "steps of adamw or sgd; came optimizer=lion",
+        ),
+        (
+            {"schedule": "schedule_free", "optimizer": "sgd", "ema": 0.9},
+            "Leave ema out",
+        ),
+        ({"accumulate": 8, "batch_size": 15}, "came batch_size=15. Lower accumulate"),
+        ({"accumulate": 0}, "accumulate"),
+        ({"sam_radius": -1}, "sam_radius"),
+        ({"learning_rate": 0}, "learning_rate"),
+        ({"optimizer": "sdg"}, "optimizer"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(given, said):
+    with pytest.raises(ValidationError, match=said):
+        TrainSettings(**given)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"schedule": "schedule_free", "optimizer": "adamw", "sam_radius": 0.05},
+        {"schedule": "one_cycle", "optimizer": "sgd", "balance": "ldam_deferred"},
+        {"accumulate": 8, "batch_size": 16, "remat": True, "precision": "bfloat16"},
+        {"sam_radius": 0.05, "accumulate": 4, "loss": "early_learning"},
+    ],
+)
+def test_what_goes_together_is_taken_and_reaches_the_recipe(given):
+    recipe = recipe_of(TrainSettings(**given), n=1000)
+    for name in given.keys() - {"balance", "loss"}:
+        assert getattr(recipe, name) == given[name]
+
+
+def test_options_left_alone_leave_the_run_its_name():
+    usual = TrainSettings()
+    assert not set(LATER) & usual.identity().keys()
+    same = TrainSettings(learning_rate=2.8e-3, weight_decay=0.1, remat=False)
+    assert same.identity() == usual.identity()
+    for change in ({"remat": True}, {"schedule": "constant"}, {"optimizer": "sgd"}):
+        assert TrainSettings(**change).identity() != usual.identity()
+
+
+def test_options_are_words_of_the_command_line():
+    words = ["data=x", "name=y", "train.schedule=one_cycle", "sam_radius=.05"]
+    words += ["optimizer=sgd", "precision=bfloat16", "accumulate=2", "remat=yes"]
+    train = parse(TrainConfig, words, environ={}, verb="train").train
+    assert train == TrainSettings(
+        schedule="one_cycle",
+        sam_radius=0.05,
+        optimizer="sgd",
+        precision="bfloat16",
+        accumulate=2,
+        remat=True,
+    )
