@@ -14,7 +14,7 @@ from data_contracts.references import DatasetRef
 from data_contracts.store import Dataset
 from models.imbalance import log_prior
 from models.thresholds import LEAST, worthwhile_offsets
-from tasks.inference import Predictor, predict_rows
+from tasks.inference import Predictor, devices, predict_rows
 from tasks.inpaint import keep_beside
 from tasks.loss_settings import HeadKind
 from tasks.split import VAL
@@ -61,6 +61,7 @@ def rebalance_model(
 def _rebalance(
     source: DatasetRef, trained: Trained, settings: TrainSettings, folder: Path
 ) -> Trained:
+    devices()  # before anything else touches JAX
     from models.checkpoint import load_model, save_model
 
     dataset, before = Dataset(source), Path(trained.folder)

@@ -11,7 +11,7 @@ from data_contracts.errors import UsageError
 from models.backbones import PRESETS, ResNet, Shape, build, create_model
 from models.keymaps import schemes_of
 from models.objective import make_objective
-from models.optim import by_depth, frozen_parts, optimizer_for
+from models.optim import by_depth, by_parts, frozen_parts, muon
 from models.presets import PRESETS as PRESETS_OF
 from models.recipe import NONE, Recipe
 from models.steps import create_state, make_train_step
@@ -102,8 +102,8 @@ SMALLEST = {
 @pytest.mark.parametrize("name", ["resnet", "convnextv2", "mobilenetv3", "dinov2"])
 def test_every_family_takes_a_training_step_and_holds_still_what_is_frozen(name):
     model = build(SMALLEST[name], num_classes=3, rngs=nnx.Rngs(0))
-    recipe = Recipe(freeze="1", layer_decay=0.5, optimizer="muon")
-    tx = optimizer_for(recipe, model, 1e-2)
+    recipe = Recipe(freeze="1", layer_decay=0.5)
+    tx = by_parts(muon(1e-2), recipe, model)
     graphdef, state = create_state(model, tx)
     weights = state.params, state.stats
     step = make_train_step(

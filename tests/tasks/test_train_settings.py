@@ -54,6 +54,10 @@ def test_an_update_goes_on_at_a_share_of_the_rate():
             {"schedule": "schedule_free", "optimizer": "sgd", "ema": 0.9},
             "Leave ema out",
         ),
+        (
+            {"schedule": "schedule_free", "optimizer": "sgd", "freeze": "1"},
+            "freeze and layer_decay set parts apart",
+        ),
         ({"accumulate": 8, "batch_size": 15}, "came batch_size=15. Lower accumulate"),
         ({"accumulate": 0}, "accumulate"),
         ({"sam_radius": -1}, "sam_radius"),
