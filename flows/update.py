@@ -6,7 +6,7 @@ import os
 from typing import Any, ClassVar
 
 from prefect import flow
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from data_contracts.config import Settings
 from data_contracts.errors import UsageError
@@ -34,14 +34,14 @@ from tasks.register import (
 # Settings of training that an update takes over unless it gives its own.
 CHAMPIONS_OWN = (
     "loss loss_details label_smoothing balance balance_details head thresholds"
+    " optimizer precision freeze layer_decay"
 ).split()
 
 
 class UpdateTrainSettings(TrainSettings):
     """Settings of the stage `train` where it starts from a champion."""
 
-    # The network has little way to go: 6e-4 of Muon's 2.8e-3.
-    rate_share: ClassVar[float] = 3 / 14
+    updates: ClassVar[bool] = True
     epochs: int | None = Field(12, ge=1, le=10_000, description="Passes over train.")
     learning_rate: float | None = Field(
         None,
@@ -60,14 +60,14 @@ class UpdateTrainSettings(TrainSettings):
             return given
         return given.model_dump() | {"learning_rate": given.rate}
 
-    @model_validator(mode="after")
-    def _starts_from_the_champion(self) -> UpdateTrainSettings:
-        if self.init is not None:
+    @field_validator("init")
+    @classmethod
+    def _starts_from_the_champion(cls, init: str | None) -> None:
+        if init is not None:
             raise ValueError(
-                f"an update starts from the champion; came init={self.init}. Leave it"
-                " out, or train anew: sightline train"
+                f"an update starts from the champion; came init={init}. Leave it out,"
+                " or train anew: sightline train"
             )
-        return self
 
 
 class UpdateConfig(Settings):
@@ -206,7 +206,7 @@ def _settings(config: UpdateConfig, champion: ModelRef) -> StageSettings:
 def _like_champion(
     train: UpdateTrainSettings, kept: dict[str, Any]
 ) -> UpdateTrainSettings:
-    """Return `train` with the champion's network, loss and balance unless given."""
+    """Return `train` with what the champion was trained with, unless given."""
     same = {"preset": kept["preset"]} | {
         name: kept[name]
         for name in CHAMPIONS_OWN

@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import pickle
+import pickletools
 import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -174,13 +175,12 @@ def parse_torch(data: bytes) -> Tensors:
         )
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            found = _Unpickler.of(archive).load()
+            return _state_dict(_Unpickler.of(archive).load())
     except SchemaError:
         raise
     # A forged pickle can make the unpickler raise nearly anything.
     except Exception as error:
         raise _damaged(f"{type(error).__name__}: {error}") from error
-    return _state_dict(found)
 
 
 def _state_dict(found: Any) -> Tensors:
@@ -213,22 +213,30 @@ class _Unpickler(pickle.Unpickler):
         order = f"{stem}byteorder"
         if order in files and archive.read(order) != b"little":
             raise SchemaError("its bytes are big-endian. Save it on another machine.")
-        self = cls(io.BytesIO(archive.read(inner[0])))
+        listed = archive.read(inner[0])
+        for code, place, _ in pickletools.genops(listed):
+            # The memo is an array: a place far out would fill the memory.
+            if code.name in ("PUT", "LONG_BINPUT") and int(place) > len(listed):
+                raise _damaged(f"its list of tensors names a place {place}")
+        self = cls(io.BytesIO(listed))
         self.archive, self.files, self.stem = archive, files, stem
         self.read: dict[str, NDArray[Any]] = {}
         return self
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return what stands for a name of the pickle, none of it from its module."""
+        """Return what stands for a name of the pickle, none of it from its module.
+
+        Functions are made anew, so that a pickle that changes one changes no other.
+        """
         if (module, name) == ("collections", "OrderedDict"):
             return OrderedDict
         if module == "torch._utils" and name in (
             "_rebuild_tensor_v2",
             "_rebuild_tensor",
         ):
-            return _tensor
+            return lambda *given: _tensor(*given)
         if (module, name) == ("torch._utils", "_rebuild_parameter"):
-            return _parameter
+            return lambda tensor, *rest: tensor
         if (module, name) == ("torch", "Size"):
             return tuple
         if module == "torch" and name in STORAGES:
@@ -281,8 +289,3 @@ def _tensor(
         storage[offset:], shape, [stride * storage.itemsize for stride in strides]
     )
     return view.copy()
-
-
-def _parameter(tensor: NDArray[Any], *rest: Any) -> NDArray[Any]:
-    del rest
-    return tensor

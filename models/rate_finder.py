@@ -18,7 +18,7 @@ from data_contracts.errors import SightlineError
 from models.epoch import enough_memory, step_of
 from models.feed import BatchSource, check_source, train_batches
 from models.objective import memory_of
-from models.optim import make_optimizer
+from models.optim import by_parts, make_optimizer
 from models.order import steps_per_epoch
 from models.recipe import Recipe
 from models.steps import Channels, create_state
@@ -86,6 +86,8 @@ def find_rate(
     check_source(source)
     growth = (high / low) ** (1 / max(steps - 1, 1))
     tx, _ = make_optimizer(recipe, steps, rate=optax.exponential_decay(low, 1, growth))
+    model = nnx.clone(model)
+    tx = by_parts(tx, recipe, model)
     rows, counts = len(source.train_rows), source.counts
     memory = memory_of(recipe.loss, rows=rows, num_classes=len(counts))
     graphdef, state = create_state(model, tx, mesh=mesh, memory=memory)

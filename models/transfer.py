@@ -112,9 +112,9 @@ def _placed(
         elif target:
             own, _, part = _numbered(target).partition("#")
             laid = _laid(name, tensor, kind, like=fresh.get(own))
-            if part:
+            if part and int(part) not in parts.get(own, {}):
                 parts.setdefault(own, {})[int(part)] = laid
-            elif own in found:
+            elif part or own in found:
                 problems.append(f"{name} fills {own}, which another tensor has filled")
             else:
                 found[own] = laid

@@ -8,7 +8,6 @@ cache/weights/hf/<owner>/<name>/<file>         put here by hand, where there is 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import http.client
 import json
 import logging
@@ -22,7 +21,7 @@ from typing import Any
 
 from data_contracts.errors import SchemaError, UsageError, WorkspaceError
 from data_contracts.store import storage_errors
-from models.durable import write_over
+from models.durable import sha256, write_over
 from tasks.progress import Progress
 from tasks.starts import ON_HUB
 
@@ -61,13 +60,17 @@ def fetched(name: str, *, cache: Path) -> Path:
         if (kept := _kept(folder / file, cache=cache)) is not None:
             return kept
     with storage_errors(str(folder)):
+        # First what says which pixels they expect: weights alone would count as whole.
+        for about in ABOUT:
+            with contextlib.suppress(_Missing):
+                _fetch_about(
+                    f"{_address(name)}/{about}",
+                    folder / about,
+                    by_hand=folder / files[0],
+                )
         for file in files:
             with contextlib.suppress(_Missing):
-                blob = _download(f"{_address(name)}/{file}", folder, file, cache=cache)
-                for about in ABOUT:
-                    with contextlib.suppress(_Missing, WorkspaceError):
-                        _fetch_about(f"{_address(name)}/{about}", folder / about)
-                return blob
+                return _download(f"{_address(name)}/{file}", folder, file, cache=cache)
     raise UsageError(
         f"{name}: the hub has no {' or '.join(files)} there, or it is not public. Name"
         " a file that exists (hf:owner/name/file), or put it at"
@@ -110,7 +113,7 @@ def _kept(path: Path, *, cache: Path) -> Path | None:
     blob = _blob(digest, path.suffix, cache=cache)
     if not blob.is_file():
         return None
-    if _digest(blob) != digest:
+    if sha256(blob) != digest:
         raise SchemaError(
             f"{blob} is not what was fetched from {path.parent.name}: it changed on"
             " disk. Remove it to fetch it again."
@@ -120,11 +123,6 @@ def _kept(path: Path, *, cache: Path) -> Path | None:
 
 def _blob(digest: str, suffix: str, *, cache: Path) -> Path:
     return cache / "weights" / "sha256" / f"{digest}{suffix}"
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _download(url: str, folder: Path, file: str, *, cache: Path) -> Path:
@@ -147,7 +145,8 @@ def _download(url: str, folder: Path, file: str, *, cache: Path) -> Path:
                     bar.advance(len(block))
             if size and count != size:
                 raise _unreachable(url, f"{count:,} of {size:,} bytes", folder / file)
-            digest = _digest(Path(name))
+            digest = sha256(Path(name))
+            os.chmod(name, 0o644)  # a workspace may be shared
             blob = _blob(digest, Path(file).suffix, cache=cache)
             os.replace(name, blob)
         finally:
@@ -158,26 +157,33 @@ def _download(url: str, folder: Path, file: str, *, cache: Path) -> Path:
     return blob
 
 
-def _fetch_about(url: str, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+def _fetch_about(url: str, path: Path, *, by_hand: Path) -> None:
     if not path.exists():
-        with _open(url, by_hand=path) as answer:
-            text = _block(answer, url, by_hand=path, size=MOST_ABOUT)
+        with _open(url, by_hand=by_hand) as answer:
+            text = _block(answer, url, by_hand=by_hand, size=MOST_ABOUT)
+            size = int(answer.headers.get("Content-Length") or 0)
+        if len(text) < min(size, MOST_ABOUT):
+            raise _unreachable(url, f"{len(text):,} of {size:,} bytes", by_hand)
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_over(path, text.decode("utf-8", "replace"))
 
 
 def _open(url: str, *, by_hand: Path) -> Any:
     request = urllib.request.Request(url, headers={"User-Agent": "sightline"})
     try:
-        return urllib.request.urlopen(request, timeout=TIMEOUT)
+        answer = urllib.request.urlopen(request, timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
         with error:
             if error.code in (401, 403, 404):
                 raise _Missing from error
             raise _unreachable(url, f"status {error.code}", by_hand) from error
-    except OSError as error:
+    except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
         raise _unreachable(url, str(reason), by_hand) from error
+    if url.startswith("https:") and not answer.url.startswith("https:"):
+        answer.close()
+        raise _unreachable(url, f"it leads to {answer.url}, not encrypted", by_hand)
+    return answer
 
 
 def _block(answer: Any, url: str, *, by_hand: Path, size: int = BLOCK) -> bytes:
@@ -189,8 +195,8 @@ def _block(answer: Any, url: str, *, by_hand: Path, size: int = BLOCK) -> bytes:
 
 def _unreachable(url: str, what: str, by_hand: Path) -> WorkspaceError:
     return WorkspaceError(
-        f"{url} cannot be fetched ({what}). Try again with a network, or put the file"
-        f" at {by_hand} by hand."
+        f"{url} cannot be fetched ({what}). Try again with a network, or put the"
+        f" weights at {by_hand} by hand."
     )
 
 
@@ -205,9 +211,11 @@ def licence_of(folder: Path, metadata: dict[str, str]) -> str:
     if card.is_file():
         text = card.read_text(encoding="utf-8", errors="replace")
         front = re.match(r"---\s*\n(.*?)\n---", text, re.DOTALL)
-        named = re.search(r"^licen[sc]e:\s*(\S.*)$", front[1] if front else "", re.M)
-        if named:
-            return named[1].strip().strip("\"'")
+        lines = r"^(licen[sc]e|license_name):[ \t]*(\S.*)$"
+        said: dict[str, str] = dict(re.findall(lines, front[1] if front else "", re.M))
+        for key in ("license_name", "license", "licence"):
+            if key in said:
+                return said[key].strip().strip("\"'")
     for key in ("license", "licence"):
         if metadata.get(key):
             return metadata[key]
@@ -237,10 +245,14 @@ def pixels_of(folder: Path) -> tuple[list[float], list[float]] | None:
             raise SchemaError(
                 f"{path} cannot be read ({error}). Fetch it again."
             ) from (error)
-        if len(mean) != 3 or len(std) != 3 or not all(0 < x <= 1 for x in std):
+        if len(mean) != 3 or len(std) != 3 or not _of_pixels(mean, std):
             raise SchemaError(
                 f"{path} names mean {mean} and deviation {std}; expected three figures"
                 " each, of pixels from 0 to 1. Correct or remove it."
             )
         return mean, std
     return None
+
+
+def _of_pixels(mean: list[float], std: list[float]) -> bool:
+    return all(0 <= x <= 1 for x in mean) and all(0 < x <= 1 for x in std)

@@ -8,7 +8,7 @@ from models.presets import preset_of
 from models.pretrained import SUFFIXES
 
 VERSION_OF = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,63})@([1-9]\d*)")
-ON_HUB = re.compile(r"hf:([\w-][\w.-]*)/([\w-][\w.-]*)((?:/[\w-][\w.-]*)*)")
+ON_HUB = re.compile(r"hf:([\w-][\w.-]*)/([\w-][\w.-]*)((?:/[\w-][\w.-]*)*)", re.ASCII)
 
 
 def init_problem(init: str, preset: str) -> str:
@@ -16,8 +16,12 @@ def init_problem(init: str, preset: str) -> str:
     if VERSION_OF.fullmatch(init):
         return ""
     if init.startswith("hf:"):
-        if not ON_HUB.fullmatch(init):
-            return f"init={init} should read hf:owner/name or hf:owner/name/file"
+        found = ON_HUB.fullmatch(init)
+        if not found or (found[3] and not found[3].endswith(SUFFIXES)):
+            return (
+                f"init={init} should read hf:owner/name or hf:owner/name/file, with a"
+                f" file that ends in {', '.join(SUFFIXES)}"
+            )
     elif not init.endswith(SUFFIXES):
         return (
             f"init={init} is neither a weights file ({', '.join(SUFFIXES)}), nor"

@@ -186,7 +186,7 @@ def _run_digest(
     source: DatasetRef, settings: TrainSettings, start: ModelRef | None, *, home: Path
 ) -> str:
     begin = run_of(start) if start else None
-    if settings.init is not None and start is None:
+    if settings.init is not None:
         begin = content_of(settings.init, home=home)
     return digest(source.digest, settings.identity(), VERSION, begin)[:12]
 
@@ -224,17 +224,6 @@ def _train(
     val = np.flatnonzero((dataset.column("use") == VAL) & (classes >= 0))
     size, names = dataset.image_size, dataset.names("label_names")
     recipe = recipe_of(settings.of_the_network(), n=len(rows))
-    if settings.init is not None and begin is None:
-        begin = begin_from(
-            settings.init,
-            settings.preset,
-            classes=[names[label] for label in ids],
-            image_size=size,
-            home=folder.parent.parent,
-            seed=settings.seed,
-            head=recipe.balance.head,
-        )
-    mean, std = (begin.mean, begin.std) if begin else channel_statistics(dataset, rows)
     model = create_model(
         settings.preset,
         num_classes=len(ids),
@@ -242,6 +231,16 @@ def _train(
         seed=settings.seed,
         head=recipe.balance.head,
     )
+    if settings.init is not None:
+        begin = begin_from(
+            settings.init,
+            settings.preset,
+            model,
+            classes=[names[label] for label in ids],
+            home=folder.parent.parent,
+            head=recipe.balance.head,
+        )
+    mean, std = (begin.mean, begin.std) if begin else channel_statistics(dataset, rows)
     log.info(
         "train     %s images, %s classes, %s", f"{len(rows):,}", len(ids), folder.name
     )

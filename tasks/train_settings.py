@@ -17,6 +17,7 @@ from models.recipe import (
     MOST_EPOCHS,
     RATES,
     SHORT_RUN,
+    TUNING,
     VIEWS,
     Recipe,
 )
@@ -79,8 +80,8 @@ class Feed(StrEnum):
 class TrainSettings(Settings):
     """Settings of the stage `train`."""
 
-    # Share of an optimiser's own learning rate where none is given.
-    rate_share: ClassVar[float] = 1.0
+    # Whether they start from a champion.
+    updates: ClassVar[bool] = False
 
     preset: Preset = Field(Preset(RECIPE.preset), description="The network.")
     init: str | None = Field(
@@ -122,7 +123,8 @@ class TrainSettings(Settings):
         None,
         gt=0,
         le=10,
-        description=f"Peak of the schedule; none: the optimiser's: {told(0)}.",
+        description=f"Peak of the schedule; none: the optimiser's: {told(0)}; from"
+        f" weights {TUNING:.2g} of it.",
     )
     weight_decay: float | None = Field(
         None,
@@ -205,6 +207,13 @@ class TrainSettings(Settings):
     def _start(self) -> Self:
         if self.init is not None and (said := init_problem(self.init, self.preset)):
             raise ValueError(said)
+        if self.updates and "preset" not in self.model_fields_set:
+            return self  # the champion's is not known yet
+        if self.freeze is not None and self.init is None and not self.updates:
+            raise ValueError(
+                f"freeze={self.freeze} would keep weights that have learnt nothing."
+                " Name some to start from by init, or leave freeze out"
+            )
         stages = preset_of(self.preset).stages
         if self.freeze not in (None, "backbone") and int(self.freeze) > stages:
             raise ValueError(
@@ -281,7 +290,9 @@ class TrainSettings(Settings):
         """Learning rate in force."""
         if self.learning_rate is not None:
             return self.learning_rate
-        return float(f"{self.rate_share * RATES[self.optimizer][0]:.6g}")
+        learnt = self.updates or self.init is not None
+        share = TUNING if learnt and self.freeze != "backbone" else 1
+        return float(f"{share * RATES[self.optimizer][0]:.6g}")
 
     @property
     def decay(self) -> float:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from data_contracts.config import digest
 from data_contracts.errors import SchemaError, UsageError
 from data_contracts.references import ModelRef
 from models import registry
@@ -34,7 +35,6 @@ class Begin:
         mean: Channel means of 0..1 pixels that the weights expect.
         std: Channel deviations of 0..1 pixels that the weights expect.
         classes: Classes that keep their place in the head.
-        content: Digest that tells one start from another.
         notes: What a person should know.
     """
 
@@ -43,7 +43,6 @@ class Begin:
     mean: Channels
     std: Channels
     classes: tuple[str, ...] = ()
-    content: str = ""
     notes: tuple[str, ...] = ()
 
 
@@ -64,24 +63,28 @@ def check_start(init: str | None, preset: str, *, image_size: int, home: Path) -
     """
     check_side(preset, image_size)
     if init is not None:
-        begin_from(init, preset, classes=[""], image_size=image_size, home=home, seed=0)
+        devices()
+        from models.backbones import create_model
+
+        model = create_model(preset, num_classes=1, image_size=image_size, seed=0)
+        begin_from(init, preset, model, classes=[""], home=home)
 
 
 def content_of(init: str, *, home: Path) -> str:
     """Return a digest that tells apart what `init` stood for at different times."""
     if found := VERSION_OF.fullmatch(init):
         return str(_version(found, home=home)["run_id"])
-    return _read(init, home=home)[0].sha256
+    weights, folder = _read(init, home=home)
+    return digest(weights.sha256, hub.pixels_of(folder))
 
 
 def begin_from(
     init: str,
     preset: str,
+    model: Any,
     *,
     classes: list[str],
-    image_size: int,
     home: Path,
-    seed: int,
     head: str = "linear",
 ) -> Begin:
     """Return what training starts from: the weights of `init` under a fresh head.
@@ -91,10 +94,9 @@ def begin_from(
     Args:
         init: A weights file, NAME@VERSION, or hf:owner/name[/file].
         preset: The network.
+        model: The network with fresh weights; it stays.
         classes: Names of the classes to learn.
-        image_size: Side of the images.
         home: The workspace: `models` and `cache` are in it.
-        seed: Of the head.
         head: "linear" or "cosine".
 
     Raises:
@@ -102,17 +104,14 @@ def begin_from(
         SchemaError: They are damaged.
         WorkspaceError: The hub cannot be reached.
     """
-    devices()
     from flax import nnx
 
-    from models.backbones import create_model
-
-    model = create_model(
-        preset, num_classes=len(classes), image_size=image_size, seed=seed, head=head
-    )
-    fresh = tuple(nnx.as_pure(part) for part in nnx.split(model, nnx.Param, ...)[1:])
     if found := VERSION_OF.fullmatch(init):
-        return _from_version(found, preset, fresh, classes=classes, home=home)
+        parts = nnx.split(model, nnx.Param, ...)[1:]
+        fresh = tuple(nnx.as_pure(part) for part in parts)
+        return _from_version(
+            found, preset, fresh, classes=classes, home=home, head=head
+        )
     return _from_file(init, preset, model, home=home)
 
 
@@ -137,7 +136,6 @@ def _from_file(init: str, preset: str, model: Any, *, home: Path) -> Begin:
         found.stats,
         triple(mean),
         triple(std),
-        content=weights.sha256,
         notes=(note,),
     )
 
@@ -172,7 +170,13 @@ def _version(found: re.Match[str], *, home: Path) -> dict[str, Any]:
 
 
 def _from_version(
-    found: re.Match[str], preset: str, fresh: Any, *, classes: list[str], home: Path
+    found: re.Match[str],
+    preset: str,
+    fresh: Any,
+    *,
+    classes: list[str],
+    home: Path,
+    head: str,
 ) -> Begin:
     from models.checkpoint import load_model
 
@@ -184,9 +188,12 @@ def _from_version(
             f" preset={meta['preset']}."
         )
     params, stats = _plain(params), _plain(stats)
-    same = meta["classes"] == classes
-    if not same:
-        params = {**params, "head": fresh[0]["head"]}
+    known = meta["classes"]
+    same = sorted(known) == sorted(classes) and meta.get("head", "linear") == head
+    if same:  # an update puts new classes last, a first training sorts them
+        order = [known.index(name) for name in classes]
+        turned = {name: leaf[..., order] for name, leaf in params["head"].items()}
+    params = {**params, "head": turned if same else fresh[0]["head"]}
     _same_shapes((params, stats), fresh, named=found[0])
     kept = "with its head" if same else "under a fresh head"
     return Begin(
@@ -194,7 +201,6 @@ def _from_version(
         stats,
         triple(meta["mean"]),
         triple(meta["std"]),
-        content=str(row["run_id"]),
         notes=(f"Started from {found[0]}, {kept}.",),
     )
 

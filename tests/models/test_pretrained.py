@@ -18,7 +18,12 @@ from flax import nnx
 
 from data_contracts.errors import SchemaError, UsageError
 from models.backbones import build, create_model
-from models.pretrained import parse_safetensors, parse_torch, read_weights
+from models.pretrained import (
+    _Unpickler,
+    parse_safetensors,
+    parse_torch,
+    read_weights,
+)
 from models.transfer import import_weights
 from tests.models import miniatures
 
@@ -178,6 +183,23 @@ def test_weights_beside_other_things_are_found():
 def test_pickles_of_anything_but_tensors_are_refused(data, said):
     with pytest.raises(SchemaError, match=said):
         parse_torch(data)
+
+
+def test_a_place_far_out_in_the_memo_fills_no_memory():
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as target:
+        far = (1 << 31).to_bytes(4, "little")
+        target.writestr("archive/data.pkl", b"\x80\x02}r" + far + b".")
+    with pytest.raises(SchemaError, match="names a place 2147483648"):
+        parse_torch(out.getvalue())
+
+
+def test_a_pickle_that_changes_a_function_changes_its_own():
+    for name in ("_rebuild_parameter", "_rebuild_tensor_v2"):
+        one, other = (
+            _Unpickler.find_class(None, "torch._utils", name) for _ in range(2)
+        )
+        assert one is not other
 
 
 def test_a_pickle_runs_nothing(capsys):

@@ -5,9 +5,10 @@ import dataclasses
 import pytest
 from pydantic import ValidationError
 
+from data_contracts.errors import UsageError
 from flows.arguments import parse
 from flows.train import TrainConfig
-from flows.update import UpdateTrainSettings
+from flows.update import UpdateTrainSettings, _like_champion
 from models.optim import OPTIMIZERS, SCHEDULES
 from models.recipe import LATER, RATES, Recipe
 from tasks.step_settings import Optimizer, Precision, Schedule
@@ -55,7 +56,7 @@ def test_an_update_goes_on_at_a_share_of_the_rate():
             "Leave ema out",
         ),
         (
-            {"schedule": "schedule_free", "optimizer": "sgd", "freeze": "1"},
+            {"schedule": "schedule_free", "optimizer": "sgd", "layer_decay": 0.5},
             "freeze and layer_decay set parts apart",
         ),
         ({"accumulate": 8, "batch_size": 15}, "came batch_size=15. Lower accumulate"),
@@ -63,6 +64,9 @@ def test_an_update_goes_on_at_a_share_of_the_rate():
         ({"sam_radius": -1}, "sam_radius"),
         ({"learning_rate": 0}, "learning_rate"),
         ({"optimizer": "sdg"}, "optimizer"),
+        ({"freeze": "backbone"}, "weights that have learnt nothing"),
+        ({"init": "hf:a/b/x.json"}, "ends in .safetensors"),
+        ({"init": "hf:\u00e9/x"}, "should read hf:owner/name"),
     ],
 )
 def test_what_does_not_go_together_is_refused(given, said):
@@ -106,3 +110,28 @@ def test_options_are_words_of_the_command_line():
         accumulate=2,
         remat=True,
     )
+
+
+def test_weights_that_have_learnt_are_moved_less():
+    fresh = TrainSettings()
+    started, probe = (
+        TrainSettings(init="a@1", freeze=freeze) for freeze in (None, "backbone")
+    )
+    assert started.rate == UpdateTrainSettings().rate < fresh.rate == probe.rate
+
+
+def test_an_update_takes_over_what_the_champion_held_still():
+    champion = TrainSettings(
+        preset="vit_tiny", init="a@1", freeze="6", optimizer="adamw", layer_decay=0.7
+    )
+    like = _like_champion(UpdateTrainSettings(), champion.model_dump())
+    assert (like.freeze, like.optimizer, like.layer_decay) == ("6", "adamw", 0.7)
+    assert like.init is None
+    assert _like_champion(UpdateTrainSettings(freeze="8"), champion.model_dump())
+    with pytest.raises(UsageError, match="has 12 stages"):
+        _like_champion(UpdateTrainSettings(freeze="13"), champion.model_dump())
+
+
+def test_an_update_starts_from_the_champion_alone():
+    with pytest.raises(ValidationError, match="starts from the champion"):
+        UpdateTrainSettings(init="weights.safetensors")

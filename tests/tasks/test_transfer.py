@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from data_contracts.errors import SchemaError, UsageError, WorkspaceError
 from flows.update import UpdateTrainSettings
 from models import registry
-from models.backbones import vit
+from models.backbones import create_model, vit
 from models.checkpoint import load_model
 from tasks import hub
 from tasks.augment_settings import AugmentSettings
@@ -70,8 +70,9 @@ def publish(root: Path, name: str = "model.safetensors", **about: str) -> Path:
     return folder / name
 
 
-def begin(init: str, home: Path, **given):
-    return begin_from(init, "vit_tiny", home=home, **{**ASK, **given})
+def begin(init: str, home: Path, *, preset: str = "vit_tiny", classes=("a", "b")):
+    model = create_model(preset, num_classes=len(classes), image_size=32, seed=0)
+    return begin_from(init, preset, model, classes=list(classes), home=home)
 
 
 def test_a_file_gives_weights_pixels_and_a_note(tmp_path):
@@ -110,15 +111,16 @@ def test_the_hub_is_asked_once(host, tmp_path):
     found = begin("hf:some/vit", tmp_path)
     assert "licence mit" in found.notes[0]
     kept = list((tmp_path / "cache/weights/sha256").iterdir())
-    assert [path.stem for path in kept] == [found.content]
+    assert len(kept) == 1
+    content = content_of("hf:some/vit", home=tmp_path)
     published.unlink()
-    again = begin("hf:some/vit", tmp_path)
-    assert again.content == found.content == content_of("hf:some/vit", home=tmp_path)
+    assert begin("hf:some/vit", tmp_path).notes == found.notes
+    assert content_of("hf:some/vit", home=tmp_path) == content
 
 
 def test_a_named_file_of_the_hub_is_taken(host, tmp_path):
     publish(host, "other.safetensors")
-    assert begin("hf:some/vit/other.safetensors", tmp_path).content
+    assert begin("hf:some/vit/other.safetensors", tmp_path).notes
     with pytest.raises(UsageError, match=r"no model\.safetensors or pytorch_model"):
         begin("hf:some/vit", tmp_path)
 
@@ -130,7 +132,7 @@ def test_without_a_network_the_error_names_the_file_to_place(tmp_path, monkeypat
         begin("hf:some/vit", tmp_path)
     place.parent.mkdir(parents=True)
     shutil.copy(MINI, place)
-    assert begin("hf:some/vit", tmp_path).content
+    assert begin("hf:some/vit", tmp_path).notes
 
 
 def test_a_fetched_file_that_changed_is_refused(host, tmp_path):
@@ -149,9 +151,12 @@ def test_a_fetched_file_that_changed_is_refused(host, tmp_path):
         ({"init": "hf:some", "preset": "vit_tiny"}, "should read hf:owner/name"),
         ({"init": "hf:a/../b", "preset": "vit_tiny"}, "should read hf:owner/name"),
         ({"init": "weights", "preset": "vit_tiny"}, "neither a weights file"),
-        ({"freeze": "5"}, "small has 4 stages"),
+        ({"init": "a@1", "freeze": "5"}, "small has 4 stages"),
         ({"freeze": "head"}, "pattern"),
-        ({"freeze": "backbone", "layer_decay": 0.5}, "Leave layer_decay out"),
+        (
+            {"init": "a@1", "freeze": "backbone", "layer_decay": 0.5},
+            "Leave layer_decay out",
+        ),
     ],
 )
 def test_settings_that_cannot_work_are_refused(settings, said):
@@ -233,13 +238,12 @@ def test_a_version_lends_its_backbone_and_to_the_same_classes_its_head(tmp_path)
         run_id=first.run,
         manifest={"run": first.run},
     )
-    for classes, same in ((["a", "b"], True), (["a", "c"], False)):
-        found = begin_from(
-            "toy@1", "small", home=tmp_path, **{**ASK, "classes": classes}
-        )
-        params = load_model(first.model)[0]
-        kernel = np.asarray(params["head"]["kernel"])
-        assert np.array_equal(found.params["head"]["kernel"], kernel) == same
+    params = load_model(first.model)[0]
+    kernel = np.asarray(params["head"]["kernel"])
+    for classes, same in (("ab", True), ("ba", True), ("ac", False)):
+        found = begin("toy@1", tmp_path, preset="small", classes=classes)
+        wanted = kernel[:, ["ab".find(name) for name in classes]]
+        assert np.array_equal(found.params["head"]["kernel"], wanted) == same
         stem = found.params["stem"]["conv"]["kernel"]
         np.testing.assert_array_equal(stem, params["stem"]["conv"]["kernel"])
     with pytest.raises(UsageError, match="Set preset=small"):
@@ -253,3 +257,45 @@ def _plain(state):
     if hasattr(state, "items"):
         return {key: _plain(value) for key, value in state.items()}
     return np.asarray(state)
+
+
+def test_a_start_is_told_apart_by_the_pixels_it_expects(tmp_path):
+    file = tmp_path / "a.safetensors"
+    shutil.copy(MINI, file)
+    before = content_of(str(file), home=tmp_path)
+    about = {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6]}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(about))
+    assert content_of(str(file), home=tmp_path) != before
+
+
+def test_weights_are_not_kept_without_what_says_how_to_use_them(host, tmp_path):
+    publish(host)
+    about = host / "some/vit/resolve/main/preprocessor_config.json"
+    fetch = hub._fetch_about
+
+    def fails(url, path, **given):
+        if path.name == about.name:
+            raise WorkspaceError("status 503")
+        fetch(url, path, **given)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hub, "_fetch_about", fails)
+        with pytest.raises(WorkspaceError, match="503"):
+            begin("hf:some/vit", tmp_path)
+    about.write_text(
+        json.dumps({"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6]})
+    )
+    assert begin("hf:some/vit", tmp_path).mean == (0.1, 0.2, 0.3)
+
+
+@pytest.mark.parametrize(
+    ("card", "said"),
+    [
+        ("license: other\nlicense_name: cc-by-nc", "cc-by-nc"),
+        ("license:\ntags: [x]", "unknown"),
+        ("license: 'mit'", "mit"),
+    ],
+)
+def test_the_licence_is_what_the_card_says_on_its_line(card, said, tmp_path):
+    (tmp_path / "README.md").write_text(f"---\n{card}\n---\n")
+    assert hub.licence_of(tmp_path, {}) == said
