@@ -34,7 +34,7 @@ from tasks.register import (
 # Settings of training that an update takes over unless it gives its own.
 CHAMPIONS_OWN = (
     "loss loss_details label_smoothing balance balance_details head thresholds"
-    " optimizer precision freeze layer_decay"
+    " optimizer weight_decay precision freeze layer_decay accumulate remat"
 ).split()
 
 
@@ -47,7 +47,7 @@ class UpdateTrainSettings(TrainSettings):
         None,
         gt=0,
         le=10,
-        description="Peak of the schedule; none: .21 of that of a first training.",
+        description="Peak of the schedule; none: .21 of the optimiser's own.",
     )
     patience: int = Field(
         6, ge=0, description="Epochs without a better validation to stop; 0 never."
@@ -179,7 +179,8 @@ def run_stages(config: UpdateConfig) -> RunResult | NothingNew:
 def _settings(config: UpdateConfig, champion: ModelRef) -> StageSettings:
     """Return the champion's settings with the update's own."""
     kept = champion_config(champion)
-    same = {key: kept[key] for key in StageSettings.model_fields if key in kept}
+    known = StageSettings.model_fields.keys() & kept.keys() - {"train"}
+    same = {key: kept[key] for key in known}
     train = _like_champion(config.train, kept["train"])
     try:
         settings = StageSettings.model_validate(same)

@@ -230,6 +230,25 @@ def _rows(run: Run, *, epoch: int, index: int) -> NDArray[np.int64]:
 
 
 @contextlib.contextmanager
+def enough_to_judge(images: int) -> Iterator[None]:
+    """Turn a lack of memory in validation into an error that says what to change.
+
+    Raises:
+        WorkspaceError: So many images at once do not fit.
+    """
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if FULL not in str(error):
+            raise
+        raise WorkspaceError(
+            f"The memory of the device is too small to judge {images} images at once:"
+            f" {str(error).strip().splitlines()[0]} Use a smaller preset or smaller"
+            " images, or a device with more memory."
+        ) from error
+
+
+@contextlib.contextmanager
 def enough_memory(recipe: Recipe, mesh: Mesh | None) -> Iterator[None]:
     """Turn a device's lack of memory into an error that says what to change.
 
@@ -244,8 +263,8 @@ def enough_memory(recipe: Recipe, mesh: Mesh | None) -> Iterator[None]:
         size, parts = recipe.batch_size, recipe.accumulate
         cut = f" in {parts} parts" if parts > 1 else ""
         first = str(error).strip().splitlines()[0]
-        ways = [f"batch_size={size // 2}"] if size > 3 else []
-        if size // devices(mesh) >= 2 * parts:
+        ways = [f"batch_size={size // 2}"] if size // 2 >= 2 * parts else []
+        if size // devices(mesh) >= 4 * parts:
             ways.append(f"accumulate={2 * parts}")
         ways += [] if recipe.remat else ["remat=yes"]
         advice = "Set " + ", or ".join(ways) if ways else "Use smaller views"

@@ -33,6 +33,7 @@ from models.epoch import (
     Run,
     Validate,
     enough_memory,
+    enough_to_judge,
     step_of,
     train_epoch,
 )
@@ -133,11 +134,12 @@ def fit(
         SightlineError: The loss or its gradient is no longer a number.
     """
     check_source(source)
-    if recipe.batch_size < recipe.accumulate * devices(mesh):
+    most, parts = min(recipe.batch_size, source.epoch_size), recipe.accumulate
+    if parts > 1 and most < 2 * parts * devices(mesh):
         raise UsageError(
-            f"A step takes every device's share of a batch in accumulate="
-            f"{recipe.accumulate} parts of an image or more; came batch_size="
-            f"{recipe.batch_size} on {devices(mesh)} devices. Lower accumulate."
+            f"A step takes every device's share of a batch in accumulate={parts} parts"
+            f" of two images or more; came {most} images on {devices(mesh)} devices."
+            " Lower accumulate, or raise batch_size."
         )
     steps = steps_per_epoch(source.epoch_size, recipe.batch_size)
     counts = source.counts
@@ -243,7 +245,8 @@ def _validator(run: Run, predict: Any) -> Validate:
 
     def validate(state: TrainState) -> tuple[float, float]:
         weights = eval_params(state)
-        logits = [np.asarray(predict(*weights, batch)) for batch in images()]
+        with enough_to_judge(size):
+            logits = [np.asarray(predict(*weights, batch)) for batch in images()]
         found = np.concatenate(logits)[counts]
         return stopping.score(found, labels, weights=run.val_weights)
 

@@ -306,6 +306,8 @@ def by_parts(
         UsageError: The schedule averages weights by itself.
     """
     if recipe.freeze is None and recipe.layer_decay == 1:
+        if hasattr(model, "frozen"):
+            model.frozen = 0  # of an earlier training
         return tx
     if recipe.schedule == SCHEDULE_FREE:
         raise UsageError(

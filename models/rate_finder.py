@@ -14,7 +14,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from numpy.typing import NDArray
 
-from data_contracts.errors import SightlineError
+from data_contracts.errors import SightlineError, UsageError
 from models.epoch import enough_memory, step_of
 from models.feed import BatchSource, check_source, train_batches
 from models.objective import memory_of
@@ -79,11 +79,13 @@ def find_rate(
         steps: Steps from one to the other.
 
     Raises:
-        UsageError: `source` cannot be trained on.
+        UsageError: `source` cannot be trained on, or there are too few steps.
         SightlineError: The loss fails within ten steps: `low` is too high.
         WorkspaceError: A batch does not fit the device.
     """
     check_source(source)
+    if steps < LEAST:
+        raise UsageError(f"A curve takes {LEAST} steps or more; came steps={steps}.")
     growth = (high / low) ** (1 / max(steps - 1, 1))
     tx, _ = make_optimizer(recipe, steps, rate=optax.exponential_decay(low, 1, growth))
     model = nnx.clone(model)
@@ -113,7 +115,7 @@ def find_rate(
     )
     losses: list[float] = []
     with contextlib.closing(batches), enough_memory(recipe, mesh):
-        for batch, _ in zip(batches, range(steps), strict=False):
+        for _, batch in zip(range(steps), batches, strict=False):
             state, seen = step(state, *batch)
             losses.append(float(jax.device_get(seen["loss"])))
             if _diverged(losses):

@@ -16,26 +16,27 @@ from data_contracts.errors import UsageError
 def recompute(model: nnx.Module) -> None:
     """Let the blocks of `model` keep only their inputs for the gradient, in place.
 
-    Blocks are the items of its `nnx.List`s; those within another block go with it. The
-    gradient runs each block forward once more (Chen et al. 2016, arXiv 1604.06174).
+    Blocks are the items of its `nnx.List`s, of the inner ones where lists are nested.
+    The gradient runs each block forward once more (Chen et al. 2016, arXiv 1604.06174).
 
     Raises:
         UsageError: The network has no `nnx.List` of modules.
     """
-    lists = [
-        (path, module)
+    lists = {
+        path: module
         for path, module in nnx.iter_modules(model)
         if isinstance(module, nnx.List)
+    }
+    blocks = [
+        block
+        for path, items in lists.items()
+        if not any(inner[: len(path)] == path != inner for inner in lists)
+        for block in items
+        if isinstance(block, nnx.Module) and callable(block)
     ]
-    taken: list[tuple[Any, ...]] = []
-    for path, items in sorted(lists, key=lambda found: len(found[0])):
-        if any(path[: len(outer)] == outer for outer in taken):
-            continue
-        for index, block in enumerate(items):
-            if isinstance(block, nnx.Module) and callable(block):
-                object.__setattr__(block, "__class__", _recomputed(type(block)))
-                taken.append((*path, index))
-    if not taken:
+    for block in blocks:
+        object.__setattr__(block, "__class__", _recomputed(type(block)))
+    if not blocks:
         raise UsageError(
             "remat recomputes the blocks of a network, the items of its nnx.List;"
             f" {type(model).__name__} has none. Set remat=no."

@@ -52,8 +52,9 @@ def check_steps(settings: Any) -> None:
         if settings.freeze is not None or settings.layer_decay < 1:
             raise ValueError(
                 "schedule=schedule_free keeps an average of all weights alike, and"
-                " freeze and layer_decay set parts apart. Leave those out, or set"
-                " another schedule"
+                " freeze and layer_decay set parts apart; came"
+                f" freeze={settings.freeze} layer_decay={settings.layer_decay:g}. Set"
+                " another schedule, or freeze=none and layer_decay=1"
             )
         if settings.ema != RECIPE.ema:
             raise ValueError(

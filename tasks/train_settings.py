@@ -229,7 +229,8 @@ class TrainSettings(Settings):
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
-        check_steps(self)
+        if not self.updates or "preset" in self.model_fields_set:
+            check_steps(self)  # else the champion's are not known yet
         ldam = self.balance in (BalanceKind.ldam, BalanceKind.ldam_deferred)
         if self.balance != BalanceKind.none and self.head != HeadKind.trained:
             raise ValueError(
@@ -290,8 +291,8 @@ class TrainSettings(Settings):
         """Learning rate in force."""
         if self.learning_rate is not None:
             return self.learning_rate
-        learnt = self.updates or self.init is not None
-        share = TUNING if learnt and self.freeze != "backbone" else 1
+        fresh = self.init is None or self.freeze == "backbone"
+        share = TUNING if self.updates or not fresh else 1
         return float(f"{share * RATES[self.optimizer][0]:.6g}")
 
     @property

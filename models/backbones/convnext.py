@@ -66,11 +66,11 @@ class ResponseNorm(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Return maps (n h w c) with each channel weighed by its share of the norm."""
-        squares = jnp.square(x).sum((1, 2), keepdims=True)
+        squares = jnp.square(x.astype(jnp.float32)).sum((1, 2), keepdims=True)
         # An empty channel has no gradient through its root without the floor.
         norm = jnp.sqrt(jnp.maximum(squares, 1e-24))
         share = norm / (norm.mean(-1, keepdims=True) + 1e-6)
-        return x + self.bias[...] + self.scale[...] * (x * share)
+        return x + self.bias[...] + self.scale[...] * (x * share.astype(x.dtype))
 
 
 class Block(nnx.Module):

@@ -24,6 +24,7 @@ class CosineHead(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Return the scaled cosines (n outputs) of embeddings (n inputs)."""
+        x = x.astype(self.kernel[...].dtype)  # which mixed precision leaves float32
         return COSINE_SCALE * (_unit(x, axis=-1) @ _unit(self.kernel[...], axis=0))
 
 

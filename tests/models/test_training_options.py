@@ -566,7 +566,7 @@ def test_a_run_without_new_options_is_known_by_the_words_of_old():
 
 
 def test_more_parts_than_images_are_refused(tmp_path):
-    with pytest.raises(UsageError, match=r"accumulate=16 parts .* batch_size=8"):
+    with pytest.raises(UsageError, match=r"accumulate=16 parts .* came 8 images"):
         run(tmp_path, accumulate=16)
 
 

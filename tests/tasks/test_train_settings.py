@@ -132,6 +132,22 @@ def test_an_update_takes_over_what_the_champion_held_still():
         _like_champion(UpdateTrainSettings(freeze="13"), champion.model_dump())
 
 
+def test_an_update_may_follow_an_update_that_held_parts_still():
+    champion = UpdateTrainSettings(preset="vit_tiny", freeze="6").model_dump()
+    like = _like_champion(UpdateTrainSettings(), champion)
+    assert (like.freeze, like.init) == ("6", None)
+    again = _like_champion(UpdateTrainSettings(), like.model_dump())
+    assert again == like
+
+
+def test_an_update_learns_which_optimizer_it_has_before_it_refuses():
+    champion = TrainSettings(optimizer="adamw").model_dump()
+    asked = UpdateTrainSettings(schedule="schedule_free")
+    assert _like_champion(asked, champion).optimizer == "adamw"
+    with pytest.raises(UsageError, match="came optimizer=muon"):
+        _like_champion(asked, TrainSettings().model_dump())
+
+
 def test_an_update_starts_from_the_champion_alone():
     with pytest.raises(ValidationError, match="starts from the champion"):
         UpdateTrainSettings(init="weights.safetensors")
