@@ -4,9 +4,10 @@
 
 Trains `small` on 20,000 images of CIFAR-10 and registers it, then learns groceries (the
 official split) from all, a quarter and a tenth of the labelled training photos of each
-class: from scratch, from those weights, and their head alone. Arms of one share see
-the same photos and as many views; fewer photos get more epochs. What is there already under SIGHTLINE_HOME is not done
-again. Prints one JSON line.
+class: from scratch, from those weights at the default rate and at that of fresh ones,
+and their head alone. Arms of one share see the same photos and as many views; fewer
+photos get more epochs. What is there already under SIGHTLINE_HOME is not done again.
+Prints one JSON line.
 """
 
 from __future__ import annotations
