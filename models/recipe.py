@@ -265,7 +265,7 @@ class Recipe:
         return f"Recipe({', '.join(shown)})"
 
 
-# Share of a learning rate where weights have learnt before: 6e-4 of Muon's 2.8e-3.
+# Share of a learning rate where a champion learns on: 6e-4 of Muon's 2.8e-3.
 TUNING = 3 / 14
 # Fields of `Recipe` that came after runs were made without them.
 LATER = ("schedule sam_radius accumulate precision remat freeze layer_decay").split()

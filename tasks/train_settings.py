@@ -123,8 +123,7 @@ class TrainSettings(Settings):
         None,
         gt=0,
         le=10,
-        description=f"Peak of the schedule; none: the optimiser's: {told(0)}; from"
-        f" weights {TUNING:.2g} of it.",
+        description=f"Peak of the schedule; none: the optimiser's: {told(0)}.",
     )
     weight_decay: float | None = Field(
         None,
@@ -291,8 +290,7 @@ class TrainSettings(Settings):
         """Learning rate in force."""
         if self.learning_rate is not None:
             return self.learning_rate
-        fresh = self.init is None or self.freeze == "backbone"
-        share = TUNING if self.updates or not fresh else 1
+        share = TUNING if self.updates else 1
         return float(f"{share * RATES[self.optimizer][0]:.6g}")
 
     @property

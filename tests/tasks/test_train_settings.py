@@ -112,14 +112,6 @@ def test_options_are_words_of_the_command_line():
     )
 
 
-def test_weights_that_have_learnt_are_moved_less():
-    fresh = TrainSettings()
-    started, probe = (
-        TrainSettings(init="a@1", freeze=freeze) for freeze in (None, "backbone")
-    )
-    assert started.rate == UpdateTrainSettings().rate < fresh.rate == probe.rate
-
-
 def test_an_update_takes_over_what_the_champion_held_still():
     champion = TrainSettings(
         preset="vit_tiny", init="a@1", freeze="6", optimizer="adamw", layer_decay=0.7
