@@ -198,7 +198,7 @@ def make_train_step(
             return jnp.sum(value * share), (jnp.sum(hits * share), stats, logits)
 
         gradient = functools.partial(
-            _in_parts if accumulate > 1 else _whole,
+            _in_parts,
             jax.value_and_grad(loss, has_aux=True),
             stats=state.stats,
             key=jax.random.fold_in(key, 2),
@@ -243,17 +243,12 @@ def make_train_step(
     )
 
 
-def _whole(
-    gradient: Any, params: Any, *, stats: Any, key: Any, examples: Any, parts: int
-) -> Any:
-    """Return `gradient` of all examples at once."""
-    return gradient(params, stats, key, examples)
-
-
 def _in_parts(
     gradient: Any, params: Any, *, stats: Any, key: Any, examples: Any, parts: int
 ) -> Any:
     """Return the sum of `gradient` over `parts` equal parts of the examples."""
+    if parts == 1:
+        return gradient(params, stats, key, examples)
     cut = jax.tree.map(lambda a: a.reshape(parts, -1, *a.shape[1:]), examples)
     # In a loop, XLA's CPU backend takes 100 times as long for the gradient of a kernel;
     # in a line, the program grows with the parts.

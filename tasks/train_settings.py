@@ -19,7 +19,6 @@ from models.recipe import (
     SHORT_RUN,
     TUNING,
     VIEWS,
-    Recipe,
 )
 from tasks.augment_settings import AugmentSettings
 from tasks.loss_settings import (
@@ -31,14 +30,13 @@ from tasks.loss_settings import (
 )
 from tasks.starts import init_problem
 from tasks.step_settings import (
+    RECIPE,
     Optimizer,
     Precision,
     Schedule,
     check_steps,
     told,
 )
-
-RECIPE = Recipe()
 
 
 class Preset(StrEnum):

@@ -11,7 +11,7 @@ import dataclasses
 import jax
 from flax import nnx
 
-from models.backbones.parts import ConvNorm, linear, make_head, still
+from models.backbones.parts import ConvNorm, linear, make_head, staged, still
 
 # Torchvision's, whose weights these are meant for.
 NORM = {"momentum": 0.99, "epsilon": 1e-3}
@@ -196,13 +196,14 @@ class MobileNet(nnx.Module):
     def features(self, x: jax.Array, *, train: bool = False) -> dict[int, jax.Array]:
         """Return the last map (n h w c) of each stage, by its stride."""
         x = jax.nn.hard_swish(self.stem(x, train=train and not self.frozen))
-        maps, stride = {}, 2
-        for index, block in enumerate(self.blocks):
-            part = 1 + self.shape.stage_of(index)
-            stride *= block.stride
-            x = still(block(x, train=train and part >= self.frozen), part < self.frozen)
-            maps[stride] = x
-        return maps
+        return staged(
+            x,
+            self.blocks,
+            [1 + self.shape.stage_of(index) for index in range(len(self.blocks))],
+            stride=2,
+            frozen=self.frozen,
+            train=train,
+        )
 
     def embed(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """Return what the head sees (n d) of normalised images (n h w c)."""

@@ -1,6 +1,7 @@
 """What networks of several families are made of: heads, convolutions, norms."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -134,3 +135,30 @@ def gelu_tanh(x: jax.Array) -> jax.Array:
 def still(x: jax.Array, hold: bool) -> jax.Array:
     """Return `x`, without gradients to what made it where `hold`."""
     return jax.lax.stop_gradient(x) if hold else x
+
+
+def staged(
+    x: jax.Array,
+    blocks: Sequence[Any],
+    parts: Sequence[int],
+    *,
+    stride: int,
+    frozen: int,
+    train: bool,
+) -> dict[int, jax.Array]:
+    """Run residual blocks and return the last map (n h w c) at each stride.
+
+    Args:
+        x: Map after the stem (n h w c).
+        blocks: Called with a map and `train`; each has a `stride`.
+        parts: Which part of the network each block belongs to.
+        stride: Of `x`.
+        frozen: Leading parts that stand still, batch statistics included.
+        train: Whether the others use and update the batch's statistics.
+    """
+    maps = {}
+    for block, part in zip(blocks, parts, strict=True):
+        stride *= block.stride
+        x = still(block(x, train=train and part >= frozen), part < frozen)
+        maps[stride] = x
+    return maps

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from models.backbones.parts import ConvNorm, make_head, still
+from models.backbones.parts import ConvNorm, make_head, staged
 
 WIDEN = 4  # outputs of a bottleneck, as a multiple of its inner channels
 
@@ -203,13 +203,14 @@ class ResNet(nnx.Module):
         x = jax.nn.relu(self.stem(x, train=train and not self.frozen))
         if self.pool:
             x = nnx.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
-        maps, stride = {}, self.stride
-        for index, block in enumerate(self.blocks):
-            part = 1 + self.shape.stage_of(index)
-            stride *= block.stride
-            x = still(block(x, train=train and part >= self.frozen), part < self.frozen)
-            maps[stride] = x
-        return maps
+        return staged(
+            x,
+            self.blocks,
+            [1 + self.shape.stage_of(index) for index in range(len(self.blocks))],
+            stride=self.stride,
+            frozen=self.frozen,
+            train=train,
+        )
 
     def embed(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """Return the mean of the last map (n d) for normalised images (n h w c)."""
