@@ -7,6 +7,8 @@ that settings can be listed without it.
 
 import dataclasses
 
+from models.design import PLAIN, Design
+
 # Passes over a large dataset are fewer: this many images seen, at least so many times.
 VIEWS = 300_000
 LEAST_EPOCHS, MOST_EPOCHS = 16, 110
@@ -224,6 +226,7 @@ class Recipe:
         remat: Recompute blocks for the gradient rather than remember them.
         freeze: What is not trained: "backbone", or how many stages after the stem.
         layer_decay: Learning rate of a stage, as a share of the next one's.
+        network: Choices beside the preset, less views at test time.
     """
 
     preset: str = "small"
@@ -250,6 +253,7 @@ class Recipe:
     remat: bool = False
     freeze: str | None = None
     layer_decay: float = 1.0
+    network: Design = PLAIN
 
     def __repr__(self) -> str:
         """Name every field but later ones at their defaults.
@@ -268,7 +272,9 @@ class Recipe:
 # Share of a learning rate where a champion learns on: 6e-4 of Muon's 2.8e-3.
 TUNING = 3 / 14
 # Fields of `Recipe` that came after runs were made without them.
-LATER = ("schedule sam_radius accumulate precision remat freeze layer_decay").split()
+LATER = (
+    "schedule sam_radius accumulate precision remat freeze layer_decay network"
+).split()
 
 
 def epochs_for(n: int) -> int:
