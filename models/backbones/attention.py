@@ -7,11 +7,11 @@ near zero, so that a fresh block is its shortcut whatever the gate says. Modules
 
 from __future__ import annotations
 
-import functools
 import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from models.backbones.parts import linear
@@ -164,13 +164,10 @@ class Heads(nnx.Module):
         return jnp.einsum("nqhd,kd->nhqk", query, places)
 
 
-@functools.cache
-def _apart(side: int) -> tuple[tuple[int, ...], ...]:
-    """Return which relative position stands between places of a side."""
-    return tuple(
-        tuple(min(max(key - query, -SPAN), SPAN) + SPAN for key in range(side))
-        for query in range(side)
-    )
+def _apart(side: int) -> np.ndarray:
+    """Return which relative position (query, key) stands between places of a side."""
+    place = np.arange(side)
+    return np.clip(place[None] - place[:, None], -SPAN, SPAN) + SPAN
 
 
 class QueryPool(nnx.Module):

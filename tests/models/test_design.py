@@ -1,6 +1,9 @@
 """What a network has beside its preset: shapes, sizes, gradients, what it computes."""
 
 import dataclasses
+import functools
+import json
+import re
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +13,7 @@ from flax import nnx
 
 from data_contracts.errors import UsageError
 from models.attention_maps import attention_maps, attention_weights
-from models.backbones import build, create_model
+from models.backbones import build, convnext, create_model, resnet, vit
 from models.backbones.attention import (
     GRID,
     SPAN,
@@ -21,14 +24,16 @@ from models.backbones.attention import (
     SqueezeExcite,
 )
 from models.backbones.parts import draw_paths, skipped
+from models.backbones.pyramid import Pyramid
 from models.design import PLAIN, TAKES, Design, design_problem, views_problem
 from models.forward import forward
 from models.optim import inner_convolutions
+from models.presets import PRESETS
 from models.scales import answer, resized
 from models.steps import make_predict
 from tests.models import miniatures
 
-EVERYTHING = {"pool": "attention", "pyramid": True}
+BOTH = {"pool": "attention", "pyramid": True}
 # Parameters (without the head, as in `test_backbones`) and width of the embedding.
 TABLE = [
     ("small", {}, 1_227_072, 256),
@@ -42,10 +47,10 @@ TABLE = [
     ("small", {"kernels": "parallel"}, 1_102_192, 256),
     ("small", {"drop_path": 0.2, "dropout": 0.1}, 1_227_072, 256),
     ("resnet18", {"attention": "se", "kernels": "parallel"}, 10_266_624, 512),
-    ("resnet50_tv", {"attention": "heads", **EVERYTHING}, 19_793_728, 2048 + 4 * 256),
-    ("convnext_atto", {"attention": "cbam", **EVERYTHING}, 3_451_108, 320 + 4 * 40),
+    ("resnet50_tv", {"attention": "heads", **BOTH}, 19_793_728, 2048 + 4 * 256),
+    ("convnext_atto", {"attention": "cbam", **BOTH}, 3_451_108, 320 + 4 * 40),
     ("convnextv2_atto", {"attention": "eca", "drop_path": 0.1}, 3_387_452, 320),
-    ("mobilenetv3_small", EVERYTHING, 1_521_568, 1024 + 4 * 16),
+    ("mobilenetv3_small", BOTH, 1_521_568, 1024 + 4 * 16),
     ("vit_tiny", {"pool": "attention", "drop_path": 0.1}, 5_524_416 + 192, 192),
 ]
 
@@ -74,102 +79,372 @@ def test_every_design_has_its_size_and_shapes(preset, choices, count, width):
         model = nnx.merge(graphdef, state)
         return model(x, train=False), model.embed(x)
 
-    for side in (96, 72, 40):
+    for side in (96, 40):
         x = jax.ShapeDtypeStruct((2, side, side, 3), jnp.float32)
         logits, embedding = jax.eval_shape(ask, state, x)
         assert (logits.shape, embedding.shape) == ((2, 7), (2, width))
 
 
-SMALLEST = {
-    "resnet": miniatures.RESNET,
-    "bottleneck": miniatures.RESNET_50,
-    "convnext": miniatures.CONVNEXT,
-    "convnextv2": miniatures.CONVNEXT_V2,
-    "mobilenetv3": miniatures.MOBILENET,
-    "vit": miniatures.VIT,
+TINY = {
+    "resnet": resnet.Shape((8, 16), (1, 1), "half"),
+    "convnext": convnext.Shape((8, 16), (1, 1)),
+    "vit": vit.Shape(12, 1, 3, patch=4, grid=2),
 }
-# Every layer of every family once.
-ARMS = [
-    ("resnet", {"attention": "se", "kernels": "parallel"}),
-    ("resnet", {"attention": "heads", "drop_path": 0.3, "dropout": 0.3, **EVERYTHING}),
-    ("bottleneck", {"attention": "heads", "positions": "absolute"}),
-    ("bottleneck", {"attention": "cbam", "kernels": "parallel"}),
-    ("convnext", {"attention": "eca", "drop_path": 0.3, **EVERYTHING}),
-    ("mobilenetv3", {"dropout": 0.3, **EVERYTHING}),
-    ("vit", {"drop_path": 0.3, "pool": "attention"}),
-]
-NAMES = [f"{name}-{'-'.join(choices)}" for name, choices in ARMS]
+ARMS: dict[str, dict[str, object]] = {
+    "resnet": {"attention": "heads", "kernels": "parallel", "drop_path": 0.5, **BOTH},
+    "convnext": {"attention": "cbam", "drop_path": 0.5, "dropout": 0.3, **BOTH},
+    "vit": {"drop_path": 0.5, "pool": "attention"},
+}
+PIXELS = miniatures.pixels(16).repeat(3, 0)
+PIXELS *= np.linspace(0.5, 1, 6, dtype=np.float32)[:, None, None, None]
 
 
-def mini(name, *, seed=0, **choices):
-    """Return a miniature with a design whose every parameter counts."""
-    shape = dataclasses.replace(SMALLEST[name], design=Design(**choices))
-    model = build(shape, num_classes=3, rngs=nnx.Rngs(seed))
-    random = np.random.default_rng(seed)
-
-    def moved(leaf):
-        return leaf + 0.3 * random.normal(size=leaf.shape).astype(np.float32)
-
+def tiny(arm, **choices):
+    """Return a miniature with a design, no parameter of which is at rest."""
+    shape = dataclasses.replace(TINY[arm], design=Design(**(choices or ARMS[arm])))
+    model = build(shape, num_classes=3, rngs=nnx.Rngs(0))
+    random = np.random.default_rng(0)
     params = nnx.state(model, nnx.Param)
-    nnx.update(model, jax.tree.map(moved, params))
+    moved = jax.tree.map(
+        lambda leaf: leaf + 0.3 * random.normal(size=leaf.shape).astype("f4"), params
+    )
+    nnx.update(model, moved)
     return model
 
 
-def split(model):
-    graphdef, params, stats = nnx.split(model, nnx.Param, ...)
-    return graphdef, (nnx.as_pure(params), nnx.as_pure(stats))
+@functools.cache
+def gradients(arm, **options):
+    """Return the loss, new statistics and gradients of one step of a miniature."""
+    graphdef, params, stats = nnx.split(tiny(arm), nnx.Param, ...)
+    stats = nnx.as_pure(stats)
+
+    def loss(params):
+        logits, after = forward(
+            graphdef, (params, stats), PIXELS, key=jax.random.key(1), **options
+        )
+        return (logits * jnp.arange(1.0, 4)).sum(), after
+
+    return jax.jit(jax.value_and_grad(loss, has_aux=True))(nnx.as_pure(params))
 
 
-def gradients(model, x, **options):
-    graphdef, (params, stats) = split(model)
-
-    @jax.jit
-    def of(params):
-        def loss(params):
-            key = jax.random.key(1)
-            logits, _ = forward(graphdef, (params, stats), x, key=key, **options)
-            return (logits * jnp.arange(1.0, 4)).sum()
-
-        return jax.value_and_grad(loss)(params)
-
-    return of(params)
+def named(tree):
+    found = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path): leaf for path, leaf in found}
 
 
-@pytest.mark.parametrize(("name", "choices"), ARMS, ids=NAMES)
-def test_gradients_reach_every_parameter(name, choices):
-    x = miniatures.pixels(40).repeat(2, 0)
-    _, grads = gradients(mini(name, **choices), x)
-    for path, grad in jax.tree_util.tree_leaves_with_path(grads):
-        assert np.isfinite(grad).all()
-        assert np.abs(grad).max() > 0, jax.tree_util.keystr(path)
+@pytest.mark.parametrize("arm", ARMS)
+def test_gradients_reach_every_parameter(arm):
+    _, grads = gradients(arm)
+    found = {name: float(np.abs(grad).max()) for name, grad in named(grads).items()}
+    assert all(np.isfinite(list(found.values())))
+    assert [name for name, most in found.items() if not most] == []
 
 
-@pytest.mark.parametrize(("name", "choices"), ARMS, ids=NAMES)
-def test_remat_and_bfloat16_go_on_working(name, choices):
-    x = miniatures.pixels(40).repeat(2, 0)
-    model = mini(name, **choices)
-    (plain, grads), (again, same) = gradients(model, x), gradients(model, x, remat=True)
-    np.testing.assert_allclose(plain, again, rtol=1e-4)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-2, atol=1e-2), grads, same
-    )
-    low, grads = gradients(model, x, precision="bfloat16")
-    assert np.isfinite(low)
-    assert all(np.isfinite(grad).all() for grad in jax.tree.leaves(grads))
-    assert {grad.dtype for grad in jax.tree.leaves(grads)} == {jnp.dtype("float32")}
+def test_blocks_that_are_computed_twice_skip_the_same_images():
+    (value, _), grads = gradients("resnet")
+    (again, _), same = gradients("resnet", remat=True)
+    np.testing.assert_allclose(value, again, rtol=1e-4)
+    for a, b in zip(jax.tree.leaves(grads), jax.tree.leaves(same), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-2, atol=1e-3)
 
 
-@pytest.mark.parametrize(("name", "choices"), ARMS, ids=NAMES)
-def test_what_pools_comes_after_the_stages_and_muon_knows_the_rest(name, choices):
-    model = mini(name, **choices)
+def test_in_bfloat16_weights_and_statistics_stay_float32():
+    (value, stats), grads = gradients("resnet", precision="bfloat16")
+    assert np.isfinite(value)
+    floats = [leaf.dtype for leaf in jax.tree.leaves((stats, grads))]
+    assert set(floats) == {jnp.dtype("float32")}
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_what_pools_follows_the_stages_and_gates_take_adams_steps(arm):
+    model = tiny(arm)
     params = params_of(model)
     for part in {"query", "pyramid"} & set(params):
         assert model.part_of((part,)) == model.stages + 1
-    for path, axes in jax.tree_util.tree_leaves_with_path(
-        inner_convolutions(params),
-        is_leaf=lambda leaf: leaf is None or hasattr(leaf, "output_axis"),
-    ):
-        names = jax.tree_util.keystr(path)
-        assert axes is None or "kernel" in names
-        if "gate" in names and "conv" in names:
-            assert axes is None  # two channels say too little for orthogonal steps
+    orthogonal = " ".join(named(inner_convolutions(params)))
+    for name in named(params):
+        if "qkv" in name or "levels" in name or "five" in name:
+            assert (f"{name}." in orthogonal) == name.endswith("['kernel']"), name
+        if "['gate']['conv']" in name or "rows" in name or "query" in name:
+            assert f"{name}." not in orthogonal, name
+
+
+# One layer at a time, against NumPy
+
+RANDOM = np.random.default_rng(0)
+MAPS = RANDOM.normal(size=(2, 3, 4, 8)).astype(np.float32)
+
+
+def drawn(module):
+    """Return a module with random weights, and these as NumPy arrays by name."""
+    params = nnx.state(module, nnx.Param)
+    moved = jax.tree.map(
+        lambda leaf: RANDOM.normal(size=leaf.shape).astype("f4"), params
+    )
+    nnx.update(module, moved)
+    pure = nnx.as_pure(nnx.state(module, nnx.Param))
+    return module, {
+        ".".join(re.findall(r"\w+", name)): np.asarray(leaf)
+        for name, leaf in named(pure).items()
+    }
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def softmax(x):
+    x = np.exp(x - x.max(-1, keepdims=True))
+    return x / x.sum(-1, keepdims=True)
+
+
+def dense(w, name, x):
+    return x @ w[f"{name}.kernel"] + w[f"{name}.bias"]
+
+
+def close(got, want):
+    np.testing.assert_allclose(got, want, rtol=2e-4, atol=2e-5)
+
+
+def test_squeeze_and_excite():
+    module, w = drawn(SqueezeExcite(8, rngs=nnx.Rngs(0)))
+    hidden = np.maximum(dense(w, "first", MAPS.mean((1, 2))), 0)
+    close(module(MAPS), MAPS * sigmoid(dense(w, "second", hidden))[:, None, None])
+
+
+def test_efficient_channel_attention():
+    module, w = drawn(EfficientChannel(8, rngs=nnx.Rngs(0)))
+    assert len(w["taps"]) == 3
+    assert len(EfficientChannel(256, rngs=nnx.Rngs(0)).taps) == 5
+    gate = np.stack(
+        [np.convolve(mean, w["taps"][::-1], "same") for mean in MAPS.mean((1, 2))]
+    )
+    close(module(MAPS), MAPS * sigmoid(gate)[:, None, None])
+
+
+def test_block_attention():
+    module, w = drawn(BlockAttention(8, rngs=nnx.Rngs(0)))
+
+    def said(x):
+        return dense(w, "second", np.maximum(dense(w, "first", x), 0))
+
+    gate = sigmoid(said(MAPS.mean((1, 2))) + said(MAPS.max((1, 2))))
+    x = MAPS * gate[:, None, None]
+    seen = np.pad(
+        np.stack([x.mean(-1), x.max(-1)], -1), ((0, 0), *[(3, 3)] * 2, (0, 0))
+    )
+    place = np.zeros(MAPS.shape[:3])
+    for i, j in np.ndindex(3, 4):
+        window = seen[:, i : i + 7, j : j + 7]
+        place[:, i, j] = np.einsum("nabc,abc->n", window, w["conv.kernel"][..., 0])
+    close(module(MAPS), x * sigmoid(place)[..., None])
+    close(module.weights(MAPS), sigmoid(place))
+
+
+@pytest.mark.parametrize("positions", ["relative", "absolute"])
+def test_heads(positions):
+    module, w = drawn(Heads(8, positions=positions, rngs=nnx.Rngs(0)))
+    n, h, width, _ = MAPS.shape
+    qkv = dense(w, "qkv", MAPS).reshape(n, h, width, 3, 4, 2)
+    if positions == "absolute":
+        rows, columns = (
+            np.asarray(jax.image.resize(w[name], (side, 2), "linear"))
+            for name, side in (("rows", h), ("columns", width))
+        )
+    out, share = np.zeros((n, h, width, 4, 2)), np.zeros((n, 4, h * width, h * width))
+    for i, y, x, head in np.ndindex(n, h, width, 4):
+        query = qkv[i, y, x, 0, head] / np.sqrt(2)
+        logits = np.zeros((h, width))
+        for y2, x2 in np.ndindex(h, width):
+            if positions == "relative":
+                place = w["rows"][y2 - y + SPAN] + w["columns"][x2 - x + SPAN]
+            else:
+                place = rows[y2] + columns[x2]
+            logits[y2, x2] = query @ (qkv[i, y2, x2, 1, head] + place)
+        found = softmax(logits.ravel())
+        share[i, head, y * width + x] = found
+        out[i, y, x, head] = found @ qkv[i, :, :, 2, head].reshape(-1, 2)
+    close(module(MAPS), out.reshape(MAPS.shape))
+    close(module.weights(MAPS), share)
+
+
+def test_heads_far_apart_share_a_position():
+    assert GRID == SPAN == 7
+    module, _ = drawn(Heads(8, positions="relative", rngs=nnx.Rngs(0)))
+    long = RANDOM.normal(size=(1, 1, 12, 8)).astype(np.float32)
+    assert np.isfinite(module(long)).all()
+
+
+def test_a_learnt_query_starts_as_the_mean():
+    module = QueryPool(8)
+    close(module(MAPS), MAPS.mean((1, 2)))
+    module, w = drawn(module)
+    share = softmax((MAPS @ w["query"] / np.sqrt(8)).reshape(2, -1))
+    close(module(MAPS), np.einsum("nt,ntc->nc", share, MAPS.reshape(2, -1, 8)))
+    close(module.weights(MAPS), share.reshape(2, 3, 4))
+
+
+def test_a_pyramid_adds_coarse_maps_to_fine_ones():
+    module, w = drawn(Pyramid((4, 8), rngs=nnx.Rngs(0)))
+    fine = RANDOM.normal(size=(2, 5, 8, 4)).astype(np.float32)
+    low = dense(w, "levels.1", MAPS)
+    high = dense(w, "levels.0", fine)
+    high = high + low.repeat(2, 1).repeat(2, 2)[:, :5]
+
+    def pooled(x, norm):
+        x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6)
+        x = x * w[f"{norm}.scale"] + w[f"{norm}.bias"]
+        return np.maximum(x, 0).mean((1, 2))
+
+    want = np.concatenate([pooled(high, "norms.0"), pooled(low, "norms.1")], -1)
+    close(module((fine, MAPS)), want)
+    # Maps whose sides were cut by an odd pool are filled from their edge.
+    odd = RANDOM.normal(size=(2, 7, 9, 4)).astype(np.float32)
+    assert module((odd, MAPS)).shape == (2, module.outputs)
+
+
+# What is skipped
+
+
+def test_no_image_skips_a_block_at_rate_0_or_outside_training():
+    for rate, train in ((0.0, True), (0.5, False)):
+        paths = draw_paths(rate, MAPS, 3, train=train, rngs=nnx.Rngs(0))
+        assert paths == [None] * 3
+        assert skipped(MAPS, paths[0]) is MAPS
+    with pytest.raises(ValueError, match="needs rngs"):
+        draw_paths(0.5, MAPS, 3, train=True, rngs=None)
+
+
+def test_skipping_keeps_the_mean_and_grows_with_depth():
+    many = jnp.ones((4000, 2))
+    paths = draw_paths(0.6, many, 3, train=True, rngs=nnx.Rngs(0))
+    for k, keep in enumerate(paths, 1):
+        stay = 1 - 0.6 * k / 3
+        out = np.asarray(skipped(many, keep))
+        assert (out[:, 0] == out[:, 1]).all()  # an image as a whole
+        assert np.mean(out != 0) == pytest.approx(stay, abs=0.03)
+        assert out.mean() == pytest.approx(1, abs=0.06)
+
+
+def test_evaluation_draws_nothing_and_training_differs_by_key():
+    model = tiny("vit")
+
+    @functools.partial(jax.jit, static_argnames="train")
+    def ask(key, train):
+        return model(PIXELS, train=train, rngs=nnx.Rngs(dropout=key))
+
+    keys = jax.random.split(jax.random.key(0))
+    np.testing.assert_array_equal(ask(keys[0], False), ask(keys[1], False))
+    one, same, other = (ask(keys[key], True) for key in (0, 0, 1))
+    np.testing.assert_array_equal(one, same)
+    assert np.abs(one - other).max() > 1e-3
+
+
+# Where a network looks
+
+
+def looked_at(model):
+    return jax.jit(lambda x: (attention_weights(model, x), attention_maps(model, x)))(
+        PIXELS
+    )
+
+
+def test_maps_of_a_residual_network():
+    model = tiny("resnet")
+    raw, maps = looked_at(model)
+    assert set(raw) == set(maps) == {"blocks.1.second.heads", "query"}
+    assert raw["blocks.1.second.heads"].shape == (6, 4, 16, 16)
+    for found in maps.values():
+        assert found.shape == (6, 4, 4)
+        close(found.sum((1, 2)), np.ones(6))
+    close(raw["blocks.1.second.heads"].sum(-1), np.ones((6, 4, 16)))
+    assert type(model.query) is QueryPool  # the network stayed as it was
+
+
+def test_maps_of_gates_and_tokens():
+    _, maps = looked_at(tiny("convnext"))
+    assert {name: found.shape for name, found in maps.items()} == {
+        "parts.0.blocks.0.gate": (6, 4, 4),
+        "parts.1.blocks.0.gate": (6, 2, 2),
+        "query": (6, 2, 2),
+    }
+    assert all(((found > 0) & (found <= 1)).all() for found in maps.values())
+    model = tiny("vit", dropout=0.1)
+    raw, maps = looked_at(model)
+    assert raw["blocks.0.attention"].shape == (6, 3, 17, 17)
+    close(raw["blocks.0.attention"].sum(-1), np.ones((6, 3, 17)))
+    found = maps["blocks.0.attention"]
+    assert found.shape == (6, 4, 4)
+    close(found.sum((1, 2)) + raw["blocks.0.attention"][:, :, 0, 0].mean(1), np.ones(6))
+
+
+# Views at test time
+
+
+def test_a_network_answers_by_the_mean_of_its_views():
+    images = RANDOM.integers(0, 256, (4, 16, 16, 3), np.uint8)
+    model = tiny("resnet", attention="se")
+    graphdef, params, stats = nnx.split(model, nnx.Param, ...)
+    scales = {"mean": (0.5,) * 3, "std": (0.25,) * 3}
+    pixels = (images.astype(np.float32) / 255 - 0.5) / 0.25
+    views = [pixels, resized(pixels, 0.75), pixels[:, :, ::-1]]
+    views.append(views[1][:, :, ::-1])
+    assert views[1].shape == (4, 12, 12, 3)
+    for embed in (False, True):
+        ask = model.embed if embed else functools.partial(model, train=False)
+        design = Design(test_scales=(1.0, 0.75), test_flip=True)
+        predict = make_predict(graphdef, embed=embed, design=design, **scales)
+        want = np.mean([ask(view) for view in views], 0)
+        np.testing.assert_allclose(
+            predict(params, stats, images), want, rtol=1e-3, atol=1e-3
+        )
+        one = answer(ask, pixels)
+        np.testing.assert_array_equal(one, ask(pixels))
+
+
+# What goes together
+
+
+@pytest.mark.parametrize(
+    ("preset", "choices", "said"),
+    [
+        ("vit_tiny", {"attention": "se"}, "preset=vit_tiny takes attention=none; came"),
+        ("convnext_atto", {"attention": "heads"}, "such as small"),
+        ("mobilenetv3_small", {"drop_path": 0.1}, "skips no blocks; came drop_path=.1"),
+        ("vit_tiny", {"pyramid": True}, "takes pyramid=no; came pyramid=yes"),
+        ("siglip_base", {"pool": "attention"}, "takes pool=own; came pool=attention"),
+        ("small", {"positions": "absolute"}, "Leave positions out"),
+    ],
+)
+def test_what_a_preset_cannot_have_is_refused(preset, choices, said):
+    found = design_problem(preset, Design(**choices))
+    assert said.replace("=.1", "=0.1") in found
+    with pytest.raises(UsageError):
+        create_model(
+            preset, num_classes=2, image_size=32, seed=0, design=Design(**choices)
+        )
+
+
+def test_every_family_takes_the_plain_design():
+    assert all(design_problem(preset, PLAIN) == "" for preset in PRESETS)
+    assert set(TAKES) == {preset.family for preset in PRESETS.values()}
+
+
+def test_scales_may_not_show_less_than_a_preset_needs():
+    small = Design(test_scales=(0.5, 1.0))
+    assert "needs images of 32 px at least; test_scales shows 0.5 of 48 px" in (
+        views_problem("convnext_atto", small, 48)
+    )
+    assert views_problem("convnext_atto", small, 64) == ""
+    assert views_problem("small", small, 32) == ""
+
+
+def test_a_design_comes_back_from_json():
+    design = Design(attention="se", test_scales=(0.75, 1.0), drop_path=0.1)
+    kept = json.loads(json.dumps(dataclasses.asdict(design)))
+    assert Design.of(kept) == design
+    assert Design.of(None) == PLAIN
+    assert (design.layers, design.views) == (
+        {"attention": "se"},
+        {"test_scales": (0.75, 1.0)},
+    )
