@@ -72,7 +72,8 @@ class Pictures:
     def scales(self) -> dict[str, tuple[float, ...]]:
         """Mean and deviation of the training pixels."""
         pixels = self.images[self.train].reshape(-1, 3) / 255
-        return {"mean": (*pixels.mean(0),), "std": (*pixels.std(0),)}
+        mean, std = pixels.mean(0).tolist(), pixels.std(0).tolist()
+        return {"mean": tuple(mean), "std": tuple(std)}
 
 
 def grocery(*, size: int) -> Pictures:
@@ -240,8 +241,10 @@ def trained(
                 data, (result.params, result.stats), layers | extra, seed=seed
             ).items()
         }
-        np.savez(kept, **found)
-        shutil.rmtree(kept.with_suffix(""))  # half a GB otherwise
+        aside = kept.with_suffix(".part.npz")
+        np.savez(aside, **found)
+        aside.replace(kept)
+        shutil.rmtree(kept.with_suffix(""))  # its checkpoints
         spent = time.perf_counter() - start
         top1 = float(found["|val"].mean())
         line = {
@@ -277,6 +280,8 @@ def ablation(
     """Return the figures of all arms, and what the mix is made of."""
     found = over_seeds(ARMS, data, home=home, epochs=epochs, seeds=seeds)
     mix = mixed(found)
+    if not mix:
+        return {arm: figures(found[arm], found["plain"]) for arm in found}, mix
     named = "mix-" + "-".join(f"{k}={v}" for k, v in mix.items()).replace(" ", "")
     last = over_seeds({named: mix}, data, home=home, epochs=epochs, seeds=seeds)
     found["mix"] = last[named]
