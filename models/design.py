@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Iterable
 from typing import Any, Self
 
+from data_contracts.errors import SchemaError
 from models.presets import PRESETS, preset_of
 
 # Choices that bring layers of their own.
@@ -48,8 +49,18 @@ class Design:
 
     @classmethod
     def of(cls, kept: dict[str, Any] | None) -> Self:
-        """Return the design that a model's meta holds; None is of an older model."""
+        """Return the design that a model's meta holds; None is of an older model.
+
+        Raises:
+            SchemaError: It has choices that this version does not know.
+        """
         values = dict(kept or {})
+        known = {field.name for field in dataclasses.fields(cls)}
+        if strange := sorted(values.keys() - known):
+            raise SchemaError(
+                f"This model's network has {strange[0]}, which this version of"
+                " Sightline does not know. Use the version that trained it."
+            )
         if "test_scales" in values:
             values["test_scales"] = tuple(values["test_scales"])
         return cls(**values)

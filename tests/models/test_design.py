@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from data_contracts.errors import UsageError
+from data_contracts.errors import SchemaError, UsageError
 from models.attention_maps import attention_maps, attention_weights
 from models.backbones import build, convnext, create_model, resnet, vit
 from models.backbones.attention import QueryPool
@@ -304,6 +304,8 @@ def test_a_design_comes_back_from_json():
     kept = json.loads(json.dumps(dataclasses.asdict(design)))
     assert Design.of(kept) == design
     assert Design.of(None) == PLAIN
+    with pytest.raises(SchemaError, match="has halo, which"):
+        Design.of({"halo": 1})
     assert (design.layers, design.views) == (
         {"attention": "se"},
         {"test_scales": (0.75, 1.0)},
