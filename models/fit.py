@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,7 @@ from models.order import steps_per_epoch
 from models.recipe import Recipe
 from models.steps import (
     Channels,
+    Step,
     TrainState,
     create_state,
     eval_params,
@@ -106,6 +107,7 @@ def fit(
     mesh: Mesh | None = None,
     init: tuple[Any, Any] | None = None,
     on_progress: OnProgress | None = None,
+    make_step: Callable[..., Step] = step_of,
 ) -> FitResult:
     """Train `model`, or go on with the run that `run_dir` holds.
 
@@ -126,6 +128,7 @@ def fit(
             fewer classes, see `warm_start`.
         on_progress: Called with images done, images in all, images per second and a
             note, a few times a second.
+        make_step: Compiles the step; another one learns by another loss.
 
     Raises:
         UsageError: No training rows, rows without a label, `run_dir` holds a run with
@@ -156,7 +159,7 @@ def fit(
             state, params=params, stats=stats, opt=tx.init(params), ema=(params, stats)
         )
     views: dict[str, Any] = {"mean": mean, "std": std, "mesh": mesh}
-    step = step_of(
+    step = make_step(
         recipe,
         (graphdef, tx),
         counts=counts,

@@ -251,7 +251,7 @@ def _train(
         val_rows=val,
         read=dataset.take,
         chunk=dataset.chunk,
-        resident=_fits(len(rows) + len(val), size, settings.feed),
+        resident=fits_memory(len(rows) + len(val), size, settings.feed),
         weights=weights_of(dataset) if dataset.has("weight") else None,
         sampling=recipe.balance.sampling,
         num_classes=len(ids),
@@ -363,7 +363,7 @@ def _settings_of(dataset: Dataset, stage: str) -> dict[str, Any] | None:
     return found[-1] if found else None
 
 
-def _fits(n: int, size: int, feed: Feed) -> bool:
+def fits_memory(n: int, size: int, feed: Feed) -> bool:
     """Whether `n` images of side `size` wait in memory, of the device if it has any."""
     if feed != Feed.auto:
         return feed == Feed.memory

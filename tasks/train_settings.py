@@ -100,8 +100,8 @@ class TrainSettings(Settings):
     preset: Preset = Field(Preset(RECIPE.preset), description="The network.")
     init: str | None = Field(
         None,
-        description="Weights to start from: a file, NAME@VERSION, hf:owner/name[/file];"
-        " none: fresh.",
+        description="Weights to start from: a file, NAME@VERSION, run:RUN,"
+        " hf:owner/name[/file]; none: fresh.",
     )
     freeze: str | None = Field(
         None,
