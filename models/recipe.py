@@ -226,6 +226,7 @@ class Recipe:
         remat: Recompute blocks for the gradient rather than remember them.
         freeze: What is not trained: "backbone", or how many stages after the stem.
         layer_decay: Learning rate of a stage, as a share of the next one's.
+        unfreeze: Share of the steps until the last part learns too, see `optim`.
         network: Choices beside the preset, less views at test time.
     """
 
@@ -253,6 +254,7 @@ class Recipe:
     remat: bool = False
     freeze: str | None = None
     layer_decay: float = 1.0
+    unfreeze: float = 0.0
     network: Design = PLAIN
 
     def __repr__(self) -> str:
@@ -273,7 +275,7 @@ class Recipe:
 TUNING = 3 / 14
 # Fields of `Recipe` that came after runs were made without them.
 LATER = (
-    "schedule sam_radius accumulate precision remat freeze layer_decay network"
+    "schedule sam_radius accumulate precision remat freeze layer_decay unfreeze network"
 ).split()
 
 
