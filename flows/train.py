@@ -37,6 +37,7 @@ from flows.stages import (
 from models.design import views_problem
 from models.presets import side_problem
 from tasks.embed import Encoder
+from tasks.ensemble import pupil_of
 from tasks.label_review import read_reviews
 from tasks.register import champion_datasets, find_champion, settled_uses
 from tasks.transfer import check_start
@@ -142,6 +143,8 @@ def run_stages(config: TrainConfig) -> RunResult:
         home=workspace.home(),
         design=config.train.network.design,
     )
+    if config.train.ensemble.teacher is not None:
+        pupil_of(config.train.ensemble.teacher, runs=str(workspace.runs_root()))
     clock, uri = Clock(), workspace.dataset_uri(config.name)
     datasets, contracts = prepare(
         config.data, config, uri=uri, clock=clock, settled=_settled(config.name, uri)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from data_contracts.errors import SightlineError, WorkspaceError
 from models import stopping
+from models.distil import Teacher
 from models.feed import Batch, BatchSource, devices
 from models.imbalance import Counts
 from models.objective import make_objective
@@ -64,6 +65,7 @@ class Run:
     step: Step
     learning_rate: Callable[[Any], Any]
     report: OnProgress
+    keep: frozenset[int] = frozenset()
 
     @property
     def sizes(self) -> NDArray[np.int64]:
@@ -94,6 +96,7 @@ def step_of(
     counts: Counts,
     steps: int,
     seed: int,
+    teacher: Teacher | None = None,
     **views: Any,
 ) -> Step:
     """Compile the step that `recipe` asks for, see `make_train_step`.
@@ -104,6 +107,7 @@ def step_of(
         counts: Training images (k,) of each class.
         steps: Steps in all.
         seed: Start of the random stream.
+        teacher: Whom the recipe learns from, if from anyone.
         views: `mean`, `std` and `mesh`.
     """
     objective = make_objective(
@@ -112,6 +116,7 @@ def step_of(
         smoothing=recipe.label_smoothing,
         counts=counts,
         steps=steps,
+        distil=recipe.distil,
     )
     return make_train_step(
         *network,
@@ -124,6 +129,7 @@ def step_of(
         accumulate=recipe.accumulate,
         precision=recipe.precision,
         remat=recipe.remat,
+        teacher=teacher,
         **views,
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from models.checkpoint import (
     restore_latest,
     save_checkpoint,
 )
+from models.distil import Teacher
 from models.durable import locked, machine_errors, write_over
 from models.epoch import (
     FitSettings,
@@ -81,6 +82,7 @@ class FitResult:
             skipped.
         aum: Area under the margin (n,) of each training row, NaN where it was never
             seen unmixed; up to the epoch that params come from.
+        kept: Averaged (params, stats) of the epochs that were asked for, and ran.
     """
 
     params: Any
@@ -93,6 +95,7 @@ class FitResult:
     resumed_from: int
     notes: tuple[str, ...]
     aum: NDArray[np.float32]
+    kept: dict[int, tuple[Any, Any]] = dataclasses.field(default_factory=dict)
 
 
 def fit(
@@ -107,6 +110,8 @@ def fit(
     mesh: Mesh | None = None,
     init: tuple[Any, Any] | None = None,
     on_progress: OnProgress | None = None,
+    keep: Collection[int] = (),
+    teacher: Teacher | None = None,
     make_step: Callable[..., Step] = step_of,
 ) -> FitResult:
     """Train `model`, or go on with the run that `run_dir` holds.
@@ -128,6 +133,8 @@ def fit(
             fewer classes, see `warm_start`.
         on_progress: Called with images done, images in all, images per second and a
             note, a few times a second.
+        keep: Epochs (from 1) whose weights are handed back besides the best.
+        teacher: Whom to learn from, as `recipe.distil` says.
         make_step: Compiles the step; another one learns by another loss.
 
     Raises:
@@ -158,6 +165,12 @@ def fit(
         state = dataclasses.replace(
             state, params=params, stats=stats, opt=tx.init(params), ema=(params, stats)
         )
+    if not recipe.distil.weight:
+        teacher = None
+    if teacher is not None:
+        teacher = dataclasses.replace(
+            teacher, weights=place(teacher.weights, mesh, split=False)
+        )
     views: dict[str, Any] = {"mean": mean, "std": std, "mesh": mesh}
     step = make_step(
         recipe,
@@ -165,11 +178,13 @@ def fit(
         counts=counts,
         steps=recipe.epochs * steps,
         seed=settings.seed,
+        teacher=teacher,
         **views,
     )
+    begin: Any = init if teacher is None else (init, teacher.content)
     run = Run(
         folder=run_dir,
-        identity=run_identity(source, (recipe, settings, mean, std), state, init),
+        identity=run_identity(source, (recipe, settings, mean, std), state, begin),
         source=source,
         recipe=recipe,
         settings=settings,
@@ -177,6 +192,7 @@ def fit(
         step=step,
         learning_rate=learning_rate,
         report=on_progress or (lambda done, total, rate, note: None),
+        keep=frozenset(keep),
     )
     with machine_errors(run_dir):
         run_dir.mkdir(parents=True, exist_ok=True)
@@ -234,7 +250,7 @@ def _train(
                     "history": history,
                 },
                 # Should the last be damaged, the one before it needs its own best.
-                keep={len(history) - 1, best, before},
+                keep={len(history) - 1, best, before} | run.keep,
             )
     return state, history
 
@@ -274,6 +290,13 @@ def _result(
             notes.append(f"weights of the last epoch, not of the best: {error}")
             best = len(history)
     params, stats = jax.device_get(eval_params(state))
+    kept = {
+        epoch: jax.device_get(
+            eval_params(restore_epoch(run.folder, state, epoch=epoch).state)
+        )
+        for epoch in sorted(run.keep)
+        if epoch <= len(history)
+    }
     return FitResult(
         params=params,
         stats=stats,
@@ -285,6 +308,7 @@ def _result(
         resumed_from=resumed_from,
         notes=tuple(notes),
         aum=area_under_margin(jax.device_get(state.memory["margin"])),
+        kept=kept,
     )
 
 

@@ -19,8 +19,10 @@ from models.recipe import (
     SHORT_RUN,
     TUNING,
     VIEWS,
+    Distil,
 )
 from tasks.augment_settings import AugmentSettings
+from tasks.ensemble_settings import Combine, EnsembleSettings, check_ensemble
 from tasks.loss_settings import (
     BalanceDetails,
     BalanceKind,
@@ -232,6 +234,10 @@ class TrainSettings(Settings):
         " strong ones.",
     )
 
+    ensemble: EnsembleSettings = Field(
+        EnsembleSettings(), description="Several networks, or one that they teach."
+    )
+
     @model_validator(mode="after")
     def _start(self) -> Self:
         if self.init is not None and (said := init_problem(self.init, self.preset)):
@@ -295,6 +301,7 @@ class TrainSettings(Settings):
     def _possible(self) -> Self:
         if not self.updates or "preset" in self.model_fields_set:
             check_steps(self)  # else the champion's are not known yet
+        check_ensemble(self)
         ldam = self.balance in (BalanceKind.ldam, BalanceKind.ldam_deferred)
         if self.balance != BalanceKind.none and self.head != HeadKind.trained:
             raise ValueError(
@@ -348,9 +355,9 @@ class TrainSettings(Settings):
         A run that an earlier version made is so found again.
         """
         plain = self.of_the_network().model_dump(mode="json")
-        defaults = type(self)().model_dump(mode="json")
-        usual = {name: defaults[name] for name in ("init", "probe", *LATER)}
-        return {k: v for k, v in plain.items() if k not in usual or v != usual[k]}
+        usual = type(self)().model_dump(mode="json")
+        later = {"init", "probe", "ensemble", *LATER}
+        return {k: v for k, v in plain.items() if k not in later or v != usual[k]}
 
     @property
     def rate(self) -> float:
@@ -365,6 +372,17 @@ class TrainSettings(Settings):
         """Weight decay in force."""
         own = self.weight_decay
         return RATES[self.optimizer][1] if own is None else own
+
+    @property
+    def cycles(self) -> int:
+        """How often the schedule starts anew."""
+        own = self.ensemble
+        return own.networks if own.combine == Combine.snapshots else 1
+
+    @property
+    def distil(self) -> Distil:
+        """What a teacher's answers count."""
+        return self.ensemble.taught()
 
     @property
     def smoothing(self) -> float:

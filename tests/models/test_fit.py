@@ -20,8 +20,9 @@ from models.durable import locked
 from models.feed import BatchSource
 from models.fit import FitSettings, fit
 from models.objective import memory_of
-from models.optim import muon, warmup_cosine
+from models.optim import muon
 from models.recipe import NONE, Recipe
+from models.schedules import warmup_cosine
 from models.steps import create_state, make_predict
 from models.stopping import (
     alike,

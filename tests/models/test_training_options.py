@@ -20,15 +20,14 @@ from models.forward import forward, lower
 from models.losses import cross_entropy
 from models.optim import (
     OPTIMIZERS,
-    SCHEDULES,
     evaluation_weights,
     free_adamw,
     lion,
     make_optimizer,
-    one_cycle,
     sgd,
 )
 from models.recipe import NONE, RATES, Recipe
+from models.schedules import SCHEDULES, one_cycle
 from tests.models.test_steps import (
     ELR,
     MEMORY,
