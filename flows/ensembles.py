@@ -8,7 +8,6 @@ from tasks.ensemble import (
     member_settings,
     pupil_of,
     student_settings,
-    views_alone,
 )
 from tasks.ensemble_settings import Combine
 from tasks.folds import fold_datasets
@@ -74,5 +73,6 @@ def train_members(
         member = train_model(part, plan, name=name, runs=runs, start=start, role=role)
         members.append(rebalance_model(part, member, plan))
     whole = combine_networks(source, members, own, parts=parts)
-    rest = settings if own.combine == Combine.soup else views_alone(settings)
-    return whole if own.distil else rebalance_model(source, whole, rest)
+    if own.as_one and not own.distil:
+        return rebalance_model(source, whole, settings)
+    return whole

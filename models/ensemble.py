@@ -36,7 +36,7 @@ def make_predict_members(
 
     def logits(weights: Any, images: jax.Array) -> jax.Array:
         pixels = images.astype(jnp.float32) / 255
-        return answers_of(graphdef, weights, members, pixels, design=design)
+        return answers_of(graphdef, weights, members, pixels, design)
 
     def embeddings(weights: Any, images: jax.Array) -> jax.Array:
         pixels = images.astype(jnp.float32) / 255
@@ -44,8 +44,9 @@ def make_predict_members(
         def one(given: Any) -> jax.Array:
             weights, mean, std, _ = given
             model = nnx.merge(graphdef, *weights, copy=True)
-            found = answer(model.embed, (pixels - mean) / std, design)
-            return found.astype(jnp.float32)
+            return answer(model.embed, (pixels - mean) / std, design).astype(
+                jnp.float32
+            )
 
         every = jax.lax.map(one, (weights, *columns(members)))
         return jnp.moveaxis(every, 0, 1).reshape(len(images), -1)

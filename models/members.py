@@ -57,7 +57,6 @@ def answers_of(
     weights: Weights,
     members: Sequence[Member],
     pixels: Any,
-    *,
     design: Design = PLAIN,
 ) -> jax.Array:
     """Return the log of the mean probabilities (n c) of stacked networks.
@@ -70,7 +69,7 @@ def answers_of(
         weights: Stacked (params, stats).
         members: What each network has for itself.
         pixels: float32 (n h w c), 0..1.
-        design: Says by which views they answer.
+        design: Names the views of an image.
     """
 
     def one(given: Any) -> jax.Array:

@@ -73,22 +73,12 @@ def member_settings(
 def plain(
     settings: TrainSettings, ensemble: EnsembleSettings = EnsembleSettings()
 ) -> TrainSettings:
-    """Return the settings of one training; its head is corrected unless it teaches.
-
-    Views at test time are the whole model's, see `views_alone`.
-    """
-    update: dict[str, Any] = {
-        "ensemble": ensemble,
-        "network": settings.network.without_views(),
-    }
-    if settings.ensemble.distil or settings.ensemble.combine == Combine.soup:
+    """Return the settings of one training; its head and views wait for the whole."""
+    update: dict[str, Any] = {"ensemble": ensemble}
+    if settings.ensemble.distil or settings.ensemble.as_one:
         update |= {"head": HeadKind.trained, "thresholds": False}
+        update["network"] = settings.network.without_views()
     return settings.model_copy(update=update)
-
-
-def views_alone(settings: TrainSettings) -> TrainSettings:
-    """Return what is left to do where the heads of all networks are corrected."""
-    return settings.model_copy(update={"head": HeadKind.trained, "thresholds": False})
 
 
 def student_settings(settings: TrainSettings) -> TrainSettings:
@@ -159,7 +149,7 @@ def _combined(
     devices()
     from models.checkpoint import load_model, save_model
 
-    folders, said = networks_of(members)
+    folders, said = networks_of(members, combine)
     networks = [Loaded(*load_model(each)) for each in folders]
     judge = Judge(source, members[0].classes)
     if combine == Combine.soup:
@@ -190,17 +180,25 @@ def _combined(
     )
 
 
-def networks_of(members: Sequence[Trained]) -> tuple[list[Path], list[str]]:
-    """Return the folders of all networks, and what to call each."""
+def networks_of(
+    members: Sequence[Trained], combine: Combine
+) -> tuple[list[Path], list[str]]:
+    """Return the folders of all networks, and what to call each.
+
+    The best epoch of a run always goes into its soup.
+    """
     if len(members) > 1:
         count = len(members)
         return (
             [member.model for member in members],
             [f"network {number + 1} of {count}" for number in range(count)],
         )
-    kept = Path(members[0].folder) / "members"
-    epochs = sorted(int(path.name) for path in kept.iterdir() if path.name.isdigit())
-    return [kept / str(epoch) for epoch in epochs], [f"epoch {e}" for e in epochs]
+    (run,) = members
+    kept = Path(run.folder) / "members"
+    found = {int(path.name): path for path in kept.glob("[0-9]*")}
+    if combine == Combine.soup or not found:  # a run cut short may have kept none
+        found.setdefault(run.best_epoch, run.model)
+    return [found[e] for e in sorted(found)], [f"epoch {e}" for e in sorted(found)]
 
 
 class Judge:

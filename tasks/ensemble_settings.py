@@ -78,6 +78,11 @@ class EnsembleSettings(Settings):
         return self.distil or self.teacher is not None
 
     @property
+    def as_one(self) -> bool:
+        """Whether heads and views are set for the whole, not for each network."""
+        return self.combine in (Combine.soup, Combine.snapshots)
+
+    @property
     def stays(self) -> bool:
         """Whether the result is several networks."""
         return self.combine in STACKED and not self.distil
@@ -106,16 +111,6 @@ def check_ensemble(settings: Any) -> None:
         raise ValueError(
             "probe=only fits one head, in one way; came several networks, or a teacher."
             " Leave them out, or set probe=first"
-        )
-    if (
-        own.combine == Combine.folds
-        and not own.distil
-        and settings.network.design.views
-    ):
-        raise ValueError(
-            "combine=folds finds its temperature by the answers of each network to"
-            " images it has not seen, which test_scales and test_flip would change."
-            " Leave them out, or set combine=seeds"
         )
     if own.combine != Combine.snapshots:
         return

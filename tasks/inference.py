@@ -76,14 +76,18 @@ class Predictor:
         )
         graphdef, *_ = nnx.split(model, nnx.Param, ...)
         members = members_in(meta)
-        views: dict[str, Any] = {
-            "mean": self._channels("mean"),
-            "std": self._channels("std"),
-        }
-        compiled: Any = functools.partial(make_predict, graphdef, **views)
+        compiled: Any = functools.partial(
+            make_predict,
+            graphdef,
+            mean=self._channels("mean"),
+            std=self._channels("std"),
+            mesh=mesh,
+            design=design,
+        )
         if members:
-            compiled = functools.partial(make_predict_members, graphdef, members)
-        compiled = functools.partial(compiled, mesh=mesh, design=design)
+            compiled = functools.partial(
+                make_predict_members, graphdef, members, mesh=mesh, design=design
+            )
         self._predict, self._embed = compiled(), compiled(embed=True)
         self.width = model.head.in_features * max(len(members), 1)
 

@@ -367,3 +367,10 @@ def test_a_boosted_head_starts_an_update_without_its_units(source, runs, tmp_pat
     assert set(from_champion(start).params["head"]) == {"kernel", "bias"}
     images = Dataset(source).take(np.arange(4))
     assert answers(found.model, images).shape == (4, 2)
+
+
+def test_a_run_cut_short_still_makes_a_soup_of_its_best_epoch(source, runs):
+    short = settings("soup", networks=2, epochs=6, max_minutes=1e-9, seed=5)
+    found = train_networks(source, short, name="toy", runs=runs)
+    assert found.notes[0] == "A soup of 1 of 1, the best first: epoch 1."
+    assert "max_minutes is spent" in " ".join(found.notes)
