@@ -17,10 +17,12 @@ from models.imbalance import quotas, resample
 from models.order import (
     Read,
     Rows,
+    batch_sizes,
     cut_batches,
     epoch_groups,
     epoch_order,
     gather_batches,
+    groups_after,
     read_ahead,
 )
 
@@ -102,13 +104,14 @@ def train_batches(
     seed: int,
     mesh: Mesh | None,
     parts: int = 1,
+    first: int = 0,
 ) -> Generator[Batch, None, None]:
     """Yield images, labels, weights and places of every batch of `epochs`, placed.
 
-    Epochs count from 0. A batch is filled up so that every device's share can be cut
-    into `parts`. Places are positions in `source.train_rows`; what fills a
-    batch up has one beyond the end. The order is the same whether `source` is resident
-    or streams.
+    Epochs count from 0, and the first of them begins at its batch `first`. A batch is
+    filled up so that every device's share can be cut into `parts`. Places are positions
+    in `source.train_rows`; what fills a batch up has one beyond the end. The order is
+    the same whether `source` is resident or streams.
     """
     rows, settings = source.train_rows, {"group": group, "chunk": source.chunk}
 
@@ -117,23 +120,22 @@ def train_batches(
             shown = source.epoch_rows(seed=seed, epoch=epoch)
             order = epoch_order(shown, seed=seed, epoch=epoch, **settings)
             cut = cut_batches(order, batch_size, multiple=parts * devices(mesh))
-            yield from zip(*cut, strict=True)
+            skipped = first if epoch == epochs.start else 0
+            yield from zip(*(part[skipped:] for part in cut), strict=True)
+
+    def groups() -> Iterator[Rows]:
+        for epoch in epochs:
+            shown = source.epoch_rows(seed=seed, epoch=epoch)
+            found = epoch_groups(shown, seed=seed, epoch=epoch, **settings)
+            skipped = first if epoch == epochs.start else 0
+            sizes = batch_sizes(len(shown), batch_size)
+            yield from groups_after(found, int(sizes[:skipped].sum()))
 
     if source.resident:
         keep = _resident(rows, source, mesh)
         images = (keep(batch) for batch, _ in plan())
     else:
-        groups = (
-            part
-            for epoch in epochs
-            for part in epoch_groups(
-                source.epoch_rows(seed=seed, epoch=epoch),
-                seed=seed,
-                epoch=epoch,
-                **settings,
-            )
-        )
-        images = _streamed((batch for batch, _ in plan()), groups, source)
+        images = _streamed((batch for batch, _ in plan()), groups(), source)
     with contextlib.closing(images):
         for pixels, (batch, weights) in zip(images, plan(), strict=True):
             labels = source.labels[batch].astype(np.int32)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -32,8 +33,7 @@ from models.epoch import (
     Record,
     Run,
     Validate,
-    enough_memory,
-    enough_to_judge,
+    Within,
     step_of,
     train_epoch,
 )
@@ -50,6 +50,7 @@ from models.objective import area_under_margin, memory_of
 from models.optim import by_parts, make_optimizer
 from models.order import steps_per_epoch
 from models.recipe import Recipe
+from models.room import Ahead, enough_memory, enough_to_judge
 from models.steps import (
     Channels,
     TrainState,
@@ -108,9 +109,9 @@ def fit(
 ) -> FitResult:
     """Train `model`, or go on with the run that `run_dir` holds.
 
-    A run that was killed goes on after its last finished epoch and, on the same
-    number of CPU devices, ends in the same bits as one that was not; a finished run
-    returns at once.
+    A run that was killed goes on after its last checkpoint, of a finished epoch or
+    within one, and, on the same number of CPU devices, ends in the same bits as one
+    that was not; a finished run returns at once.
 
     Args:
         model: Network with fresh weights; `recipe.preset` is not looked at.
@@ -163,6 +164,8 @@ def fit(
         seed=settings.seed,
         **views,
     )
+    resident = len(source.train_rows) + len(source.val_rows)
+    ahead = Ahead(step, recipe, mesh, resident=source.resident * resident)
     run = Run(
         folder=run_dir,
         identity=run_identity(source, (recipe, settings, mean, std), state, init),
@@ -170,36 +173,38 @@ def fit(
         recipe=recipe,
         settings=settings,
         mesh=mesh,
-        step=step,
+        step=ahead,
         learning_rate=learning_rate,
         report=on_progress or (lambda done, total, rate, note: None),
     )
     with machine_errors(run_dir):
         run_dir.mkdir(parents=True, exist_ok=True)
-    with locked(run_dir, patience=0), enough_memory(recipe, mesh):
+    with locked(run_dir, patience=0), enough_memory(ahead):
         return _resume(run, state, make_predict(graphdef, **views))
 
 
 def _resume(run: Run, state: Any, predict: Any) -> FitResult:
     found = restore_latest(run.folder, state)
     notes, history = list(found.notes), found.memory.get("history", [])
-    if found.epoch:
+    begun = Within()
+    if found.state is not None:
         state = found.state
         if found.memory["identity"] != run.identity:
             raise UsageError(
                 f"{run.folder} holds a run with other settings, images or network. "
                 "Give another run folder, or remove this one to start over."
             )
+        begun = Within(**found.memory.get("within", {}))
     resumed_from = len(history)
     # A line may be ahead of its checkpoint: the epoch it tells of runs again.
     _write_metrics(run, history)
     if not run.stop_reason(history):
-        state, history = _train(run, state, history, predict)
+        state, history = _train(run, state, history, predict, begun)
     return _result(run, state, history, notes, resumed_from)
 
 
 def _train(
-    run: Run, state: Any, history: list[Record], predict: Any
+    run: Run, state: Any, history: list[Record], predict: Any, begun: Within
 ) -> tuple[TrainState, list[Record]]:
     # Copies, since the step gives the buffers of the state away.
     state = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), state)
@@ -212,27 +217,56 @@ def _train(
         seed=run.settings.seed,
         mesh=run.mesh,
         parts=run.recipe.accumulate,
+        first=begun.step,
     )
     with contextlib.closing(batches):
         validate = _validator(run, predict)
         while not run.stop_reason(history):
-            state, line = train_epoch(run, state, batches, len(history) + 1, validate)
+            state, line = train_epoch(
+                run,
+                state,
+                batches,
+                len(history) + 1,
+                validate,
+                begun=begun,
+                keep=functools.partial(_keep, run, history),
+            )
+            begun = Within()
             before, history = stopping.best_epoch(history), [*history, line]
             _write_metrics(run, history)
             best = stopping.best_epoch(history)
-            save_checkpoint(
-                run.folder,
-                state,
-                epoch=len(history),
-                memory={
-                    "identity": run.identity,
-                    "best_epoch": best,
-                    "history": history,
-                },
-                # Should the last be damaged, the one before it needs its own best.
-                keep={len(history) - 1, best, before},
-            )
+            # Should the last be damaged, the one before it needs its own best.
+            _save(run, state, history, keep={len(history) - 1, best, before})
     return state, history
+
+
+def _save(
+    run: Run,
+    state: TrainState,
+    history: list[Record],
+    *,
+    keep: set[int],
+    within: Within | None = None,
+) -> None:
+    memory = {
+        "identity": run.identity,
+        "best_epoch": stopping.best_epoch(history),
+        "history": history,
+    }
+    if within is not None:
+        memory["within"] = dataclasses.asdict(within)
+    save_checkpoint(
+        run.folder,
+        state,
+        epoch=len(history),
+        step=within.step if within else 0,
+        memory=memory,
+        keep=keep,
+    )
+
+
+def _keep(run: Run, history: list[Record], state: TrainState, within: Within) -> None:
+    _save(run, state, history, keep=set(), within=within)
 
 
 def _validator(run: Run, predict: Any) -> Validate:

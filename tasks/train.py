@@ -265,6 +265,7 @@ def _train(
                 seed=settings.seed,
                 patience=settings.patience,
                 max_minutes=settings.max_minutes,
+                checkpoint_minutes=settings.checkpoint_minutes,
             ),
             mean=mean,
             std=std,

@@ -38,6 +38,9 @@ from tasks.step_settings import (
     told,
 )
 
+# What changes no bit of the network, and came after runs were named without it.
+ASIDE = ("checkpoint_minutes",)
+
 
 class Preset(StrEnum):
     """Networks that come with Sightline."""
@@ -185,6 +188,11 @@ class TrainSettings(Settings):
     max_minutes: float | None = Field(
         None, gt=0, description="Start no epoch after this; none has no limit."
     )
+    checkpoint_minutes: float | None = Field(
+        10.0,
+        gt=0,
+        description="A longer epoch is saved on its way so often; none: not.",
+    )
     seed: int = Field(0, ge=0, description="Of weights, order and augmentation.")
     feed: Feed = Field(
         Feed.auto, description="Images in memory, streamed, or by what fits."
@@ -280,6 +288,8 @@ class TrainSettings(Settings):
         A run that an earlier version made is so found again.
         """
         plain = self.of_the_network().model_dump(mode="json")
+        for name in ASIDE:
+            del plain[name]
         usual = {n: type(self).model_fields[n].default for n in ("init", *LATER)}
         return {k: v for k, v in plain.items() if k not in usual or v != usual[k]}
 
