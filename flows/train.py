@@ -38,6 +38,7 @@ from models.presets import side_problem
 from tasks.embed import Encoder
 from tasks.label_review import read_reviews
 from tasks.register import champion_datasets, find_champion, settled_uses
+from tasks.step_settings import growth_problem
 from tasks.transfer import check_start
 
 
@@ -50,6 +51,12 @@ class TrainConfig(StageSettings):
     @model_validator(mode="after")
     def _images_large_enough(self) -> TrainConfig:
         if said := side_problem(self.train.preset, self.decode.image_size):
+            raise ValueError(said)
+        return self
+
+    @model_validator(mode="after")
+    def _views_can_grow(self) -> TrainConfig:
+        if said := growth_problem(self.train, self.decode.image_size):
             raise ValueError(said)
         return self
 

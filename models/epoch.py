@@ -21,6 +21,7 @@ from models.imbalance import Counts
 from models.objective import make_objective
 from models.order import batch_sizes, cut_batches, epoch_order
 from models.recipe import Recipe
+from models.resizing import Growing
 from models.steps import Step, TrainState, make_train_step
 
 Record = dict[str, Any]
@@ -81,7 +82,7 @@ class Run:
     recipe: Recipe
     settings: FitSettings
     mesh: Mesh | None
-    step: Step
+    steps: Growing
     learning_rate: Callable[[Any], Any]
     report: OnProgress
 
@@ -180,11 +181,12 @@ def train_epoch(
     saved = time.perf_counter()
     start, told, waited = saved - begun.seconds, 0.0, begun.waited
     metrics: list[dict[str, Any]] = list(begun.metrics)
+    step = run.steps.at(epoch - 1)
     for k in range(begun.step, steps):
         asked = time.perf_counter()
         batch = next(batches)
         waited += time.perf_counter() - asked
-        state, seen = run.step(state, *batch)
+        state, seen = step(state, *batch)
         metrics.append(seen)
         if k > 1:  # two steps may be under way; more would pile up batches
             check_step(run, metrics, epoch=epoch, index=k - 2)

@@ -50,6 +50,7 @@ from models.objective import area_under_margin, memory_of
 from models.optim import by_parts, make_optimizer
 from models.order import steps_per_epoch
 from models.recipe import Recipe
+from models.resizing import Growing
 from models.room import Ahead, enough_memory, enough_to_judge
 from models.steps import (
     Channels,
@@ -156,16 +157,21 @@ def fit(
             state, params=params, stats=stats, opt=tx.init(params), ema=(params, stats)
         )
     views: dict[str, Any] = {"mean": mean, "std": std, "mesh": mesh}
-    step = step_of(
-        recipe,
-        (graphdef, tx),
-        counts=counts,
-        steps=recipe.epochs * steps,
-        seed=settings.seed,
-        **views,
-    )
     resident = len(source.train_rows) + len(source.val_rows)
-    ahead = Ahead(step, recipe, mesh, resident=source.resident * resident)
+
+    def build(side: int | None) -> Ahead:
+        views_of = dataclasses.replace(recipe.augment, size=side)
+        step = step_of(
+            recipe if side is None else dataclasses.replace(recipe, augment=views_of),
+            (graphdef, tx),
+            counts=counts,
+            steps=recipe.epochs * steps,
+            seed=settings.seed,
+            **views,
+        )
+        return Ahead(step, recipe, mesh, resident=source.resident * resident)
+
+    growing = Growing(recipe, build)
     run = Run(
         folder=run_dir,
         identity=run_identity(source, (recipe, settings, mean, std), state, init),
@@ -173,13 +179,13 @@ def fit(
         recipe=recipe,
         settings=settings,
         mesh=mesh,
-        step=ahead,
+        steps=growing,
         learning_rate=learning_rate,
         report=on_progress or (lambda done, total, rate, note: None),
     )
     with machine_errors(run_dir):
         run_dir.mkdir(parents=True, exist_ok=True)
-    with locked(run_dir, patience=0), enough_memory(ahead):
+    with locked(run_dir, patience=0), enough_memory(growing.full):
         return _resume(run, state, make_predict(graphdef, **views))
 
 

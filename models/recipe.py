@@ -224,6 +224,9 @@ class Recipe:
         remat: Recompute blocks for the gradient rather than remember them.
         freeze: What is not trained: "backbone", or how many stages after the stem.
         layer_decay: Learning rate of a stage, as a share of the next one's.
+        progressive: Side of the first views, as a share of the last; 1 is off. See
+            `resizing`.
+        progressive_stages: Sides that it takes, the last one included.
     """
 
     preset: str = "small"
@@ -250,6 +253,8 @@ class Recipe:
     remat: bool = False
     freeze: str | None = None
     layer_decay: float = 1.0
+    progressive: float = 1.0
+    progressive_stages: int = 4
 
     def __repr__(self) -> str:
         """Name every field but later ones at their defaults.
@@ -268,7 +273,10 @@ class Recipe:
 # Share of a learning rate where a champion learns on: 6e-4 of Muon's 2.8e-3.
 TUNING = 3 / 14
 # Fields of `Recipe` that came after runs were made without them.
-LATER = ("schedule sam_radius accumulate precision remat freeze layer_decay").split()
+LATER = (
+    "schedule sam_radius accumulate precision remat freeze layer_decay"
+    " progressive progressive_stages"
+).split()
 
 
 def epochs_for(n: int) -> int:

@@ -56,6 +56,16 @@ class Ahead:
         Raises:
             WorkspaceError: It does not fit the device.
         """
+        found: tuple[TrainState, dict[str, jax.Array]]
+        found = self.prepare(state, *batch)(state, *batch)
+        return found
+
+    def prepare(self, state: TrainState, *batch: Any) -> Any:
+        """Return the program for such a batch; it must fit the device.
+
+        Raises:
+            WorkspaceError: It does not.
+        """
         shape = batch[0].shape
         if shape not in self.compiled:
             start = time.perf_counter()
@@ -63,9 +73,7 @@ class Ahead:
             self.compiled[shape] = self._step.lower(*self._asked).compile()
             self.seconds += time.perf_counter() - start
             self._check(shape)
-        found: tuple[TrainState, dict[str, jax.Array]]
-        found = self.compiled[shape](state, *batch)
-        return found
+        return self.compiled[shape]
 
     @property
     def room(self) -> int:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Any
 
-from models.recipe import RATES, SCHEDULE_FREE, Recipe
+from models.recipe import RATES, SCHEDULE_FREE, Augment, Recipe
+from models.resizing import stage_sides
 
 RECIPE = Recipe()
+GROWTH = ("preset", "progressive", "progressive_stages")
 
 
 class Optimizer(StrEnum):
@@ -67,3 +69,19 @@ def check_steps(settings: Any) -> None:
             f"accumulate={settings.accumulate} takes a batch in parts of two images or"
             f" more; came batch_size={size}. Lower accumulate, or raise batch_size"
         )
+
+
+def growth_problem(settings: Any, image_size: int) -> str:
+    """Say why progressive views of such images would not grow, "" if they do."""
+    if settings.progressive == 1:
+        return ""
+    views = settings.augment or Augment()
+    side = views.size or round(image_size * views.resolution)
+    shape = {name: getattr(settings, name) for name in GROWTH}
+    if len(set(stage_sides(Recipe(**shape), side))) > 1:
+        return ""
+    return (
+        f"progressive={settings.progressive:g} has no smaller side to start from: views"
+        f" are {side} px, and preset={settings.preset} needs as many. Leave progressive"
+        " out, lower it, or set a larger decode.image_size"
+    )

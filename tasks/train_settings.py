@@ -152,6 +152,18 @@ class TrainSettings(Settings):
     remat: bool = Field(
         RECIPE.remat, description="Compute blocks twice, to save memory."
     )
+    progressive: float = Field(
+        RECIPE.progressive,
+        gt=0,
+        le=1,
+        description="Side of the views at first, as a share of the last; 1 is off.",
+    )
+    progressive_stages: int = Field(
+        RECIPE.progressive_stages,
+        ge=2,
+        le=16,
+        description="Sides of progressive views, the last one included.",
+    )
     warmup: float = Field(RECIPE.warmup, ge=0, le=1, description="Share of the steps.")
     clip: float = Field(RECIPE.clip, gt=0, description="Largest norm of a gradient.")
     ema: float = Field(
@@ -276,6 +288,8 @@ class TrainSettings(Settings):
             "learning_rate": self.rate,
             "weight_decay": self.decay,
         }
+        if self.progressive == 1:
+            neutral["progressive_stages"] = RECIPE.progressive_stages
         if self.balance == BalanceKind.none:
             neutral["balance_details"] = BalanceDetails()
         if self.loss == LossKind.cross_entropy:

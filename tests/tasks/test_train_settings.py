@@ -114,6 +114,23 @@ def test_options_are_words_of_the_command_line():
     )
 
 
+def test_views_that_cannot_grow_are_refused():
+    words = ["data=x", "name=y", "preset=convnext_atto", "image_size=40"]
+    for progressive in (".5", ".9"):
+        asked = [*words, f"train.progressive={progressive}"]
+        with pytest.raises(UsageError, match="no smaller side to start from"):
+            parse(TrainConfig, asked, environ={}, verb="train")
+    asked = [*words[:3], "image_size=64", "train.progressive=.5"]
+    assert parse(TrainConfig, asked, environ={}, verb="train").train.progressive == 0.5
+
+
+def test_stages_of_views_that_do_not_grow_name_no_run():
+    assert TrainSettings(progressive_stages=3).identity() == TrainSettings().identity()
+    growing = TrainSettings(progressive=0.5)
+    assert "progressive" in growing.identity()
+    assert recipe_of(growing, n=100).progressive == 0.5
+
+
 def test_an_update_takes_over_what_the_champion_held_still():
     champion = TrainSettings(
         preset="vit_tiny", init="a@1", freeze="6", optimizer="adamw", layer_decay=0.7
