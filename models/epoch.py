@@ -44,6 +44,8 @@ class FitSettings:
         eval_batch_size: Most images in one validation step.
         checkpoint_minutes: A longer epoch is also saved on its way, whenever so many
             minutes have passed; None saves finished epochs only.
+        profile: Steps that are traced into the folder `profile` of the run, see
+            `step_profile`.
     """
 
     seed: int = 0
@@ -53,6 +55,7 @@ class FitSettings:
     eval_batch_size: int = 256
     # What changes no bit stays out of the text that a run's identity hangs on.
     checkpoint_minutes: float | None = dataclasses.field(default=10.0, repr=False)
+    profile: int = dataclasses.field(default=0, repr=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +85,8 @@ class Run:
     recipe: Recipe
     settings: FitSettings
     mesh: Mesh | None
-    steps: Growing
+    growing: Growing
+    step_at: Callable[[int], Step]
     learning_rate: Callable[[Any], Any]
     report: OnProgress
 
@@ -181,7 +185,7 @@ def train_epoch(
     saved = time.perf_counter()
     start, told, waited = saved - begun.seconds, 0.0, begun.waited
     metrics: list[dict[str, Any]] = list(begun.metrics)
-    step = run.steps.at(epoch - 1)
+    step = run.step_at(epoch - 1)
     for k in range(begun.step, steps):
         asked = time.perf_counter()
         batch = next(batches)

@@ -52,6 +52,7 @@ from models.order import steps_per_epoch
 from models.recipe import Recipe
 from models.resizing import Growing
 from models.room import Ahead, enough_memory, enough_to_judge
+from models.step_profile import StepProfile
 from models.steps import (
     Channels,
     TrainState,
@@ -179,7 +180,8 @@ def fit(
         recipe=recipe,
         settings=settings,
         mesh=mesh,
-        steps=growing,
+        growing=growing,
+        step_at=growing.at,
         learning_rate=learning_rate,
         report=on_progress or (lambda done, total, rate, note: None),
     )
@@ -225,13 +227,18 @@ def _train(
         parts=run.recipe.accumulate,
         first=begun.step,
     )
-    with contextlib.closing(batches):
+    profile = StepProfile(run, run.folder / "profile")
+    watched, run = (
+        profile.batches(batches),
+        dataclasses.replace(run, step_at=profile.at),
+    )
+    with contextlib.closing(batches), contextlib.closing(profile):
         validate = _validator(run, predict)
         while not run.stop_reason(history):
             state, line = train_epoch(
                 run,
                 state,
-                batches,
+                watched,
                 len(history) + 1,
                 validate,
                 begun=begun,
@@ -243,6 +250,7 @@ def _train(
             best = stopping.best_epoch(history)
             # Should the last be damaged, the one before it needs its own best.
             _save(run, state, history, keep={len(history) - 1, best, before})
+    profile.write(history)
     return state, history
 
 

@@ -49,13 +49,21 @@ class Growing:
         self._recipe, self._build = recipe, build
         self._steps: dict[int, Any] = {}
 
+    @property
+    def seconds(self) -> float:
+        """Seconds spent on compiling."""
+        return float(sum(step.seconds for step in {self.full, *self._steps.values()}))
+
     def at(self, epoch: int) -> Any:
         """Return the step of an epoch (from 0)."""
         if self._recipe.progressive == 1:
             return self.full
-        return lambda state, *batch: self._of(epoch, state, batch)(state, *batch)
+        return lambda state, *batch: self.of(epoch, state, batch)(state, *batch)
 
-    def _of(self, epoch: int, state: Any, batch: Any) -> Any:
+    def of(self, epoch: int, state: Any, batch: Any) -> Any:
+        """Return the step, not yet taken, of an epoch for such a batch."""
+        if self._recipe.progressive == 1:
+            return self.full
         augment = self._recipe.augment
         whole = augment.size or round(batch[0].shape[1] * augment.resolution)
         side = stage_sides(self._recipe, whole)[stage_of(self._recipe, epoch)]

@@ -27,6 +27,7 @@ from tasks.labels import hierarchy_of
 from tasks.progress import Progress
 from tasks.split import TRAIN, VAL
 from tasks.stage import stage_task
+from tasks.step_account import STEPS, tell_account
 from tasks.train_settings import Feed, TrainSettings
 from tasks.transfer import begin_from, content_of, from_champion, triple
 
@@ -266,6 +267,7 @@ def _train(
                 patience=settings.patience,
                 max_minutes=settings.max_minutes,
                 checkpoint_minutes=settings.checkpoint_minutes,
+                profile=STEPS * settings.profile,
             ),
             mean=mean,
             std=std,
@@ -274,6 +276,8 @@ def _train(
             init=(begin.params, begin.stats) if begin else None,
             on_progress=bar.reach,
         )
+    if settings.profile:
+        tell_account(folder)
     meta = {
         "preset": str(settings.preset),
         "head": recipe.balance.head,

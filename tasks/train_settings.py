@@ -39,7 +39,7 @@ from tasks.step_settings import (
 )
 
 # What changes no bit of the network, and came after runs were named without it.
-ASIDE = ("checkpoint_minutes",)
+ASIDE = ("checkpoint_minutes", "profile")
 
 
 class Preset(StrEnum):
@@ -204,6 +204,9 @@ class TrainSettings(Settings):
         10.0,
         gt=0,
         description="A longer epoch is saved on its way so often; none: not.",
+    )
+    profile: bool = Field(
+        False, description="Trace a few steps, and tell where their time goes."
     )
     seed: int = Field(0, ge=0, description="Of weights, order and augmentation.")
     feed: Feed = Field(
