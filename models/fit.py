@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,7 @@ from models.room import Ahead, enough_memory, enough_to_judge
 from models.step_profile import StepProfile
 from models.steps import (
     Channels,
+    Step,
     TrainState,
     create_state,
     eval_params,
@@ -108,6 +110,7 @@ def fit(
     mesh: Mesh | None = None,
     init: tuple[Any, Any] | None = None,
     on_progress: OnProgress | None = None,
+    make_step: Callable[..., Step] = step_of,
 ) -> FitResult:
     """Train `model`, or go on with the run that `run_dir` holds.
 
@@ -128,6 +131,7 @@ def fit(
             fewer classes, see `warm_start`.
         on_progress: Called with images done, images in all, images per second and a
             note, a few times a second.
+        make_step: Compiles the step; another one learns by another loss.
 
     Raises:
         UsageError: No training rows, rows without a label, `run_dir` holds a run with
@@ -147,7 +151,7 @@ def fit(
     steps = steps_per_epoch(source.epoch_size, recipe.batch_size)
     counts = source.counts
     tx, learning_rate = make_optimizer(recipe, recipe.epochs * steps)
-    tx = by_parts(tx, recipe, model)
+    tx = by_parts(tx, recipe, model, steps=recipe.epochs * steps)
     memory = memory_of(
         recipe.loss, rows=len(source.train_rows), num_classes=len(counts)
     )
@@ -162,7 +166,7 @@ def fit(
 
     def build(side: int | None) -> Ahead:
         views_of = dataclasses.replace(recipe.augment, size=side)
-        step = step_of(
+        step = make_step(
             recipe if side is None else dataclasses.replace(recipe, augment=views_of),
             (graphdef, tx),
             counts=counts,
@@ -205,7 +209,7 @@ def _resume(run: Run, state: Any, predict: Any) -> FitResult:
         begun = Within(**found.memory.get("within", {}))
     resumed_from = len(history)
     # A line may be ahead of its checkpoint: the epoch it tells of runs again.
-    _write_metrics(run, history)
+    write_history(run.folder, history)
     if not run.stop_reason(history):
         state, history = _train(run, state, history, predict, begun)
     return _result(run, state, history, notes, resumed_from)
@@ -246,7 +250,7 @@ def _train(
             )
             begun = Within()
             before, history = stopping.best_epoch(history), [*history, line]
-            _write_metrics(run, history)
+            write_history(run.folder, history)
             best = stopping.best_epoch(history)
             # Should the last be damaged, the one before it needs its own best.
             _save(run, state, history, keep={len(history) - 1, best, before})
@@ -332,6 +336,7 @@ def _result(
     )
 
 
-def _write_metrics(run: Run, history: list[Record]) -> None:
+def write_history(run_dir: Path, history: Sequence[Record]) -> None:
+    """Write the lines of `metrics.jsonl`."""
     text = "".join(json.dumps(line) + "\n" for line in history)
-    write_over(run.folder / "metrics.jsonl", text)
+    write_over(run_dir / "metrics.jsonl", text)

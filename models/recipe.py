@@ -224,6 +224,7 @@ class Recipe:
         remat: Recompute blocks for the gradient rather than remember them.
         freeze: What is not trained: "backbone", or how many stages after the stem.
         layer_decay: Learning rate of a stage, as a share of the next one's.
+        unfreeze: Share of the steps until the last part learns too, see `optim`.
         progressive: Side of the first views, as a share of the last; 1 is off. See
             `resizing`.
         progressive_stages: Sides that it takes, the last one included.
@@ -253,6 +254,7 @@ class Recipe:
     remat: bool = False
     freeze: str | None = None
     layer_decay: float = 1.0
+    unfreeze: float = 0.0
     progressive: float = 1.0
     progressive_stages: int = 4
 
@@ -274,7 +276,7 @@ class Recipe:
 TUNING = 3 / 14
 # Fields of `Recipe` that came after runs were made without them.
 LATER = (
-    "schedule sam_radius accumulate precision remat freeze layer_decay"
+    "schedule sam_radius accumulate precision remat freeze layer_decay unfreeze"
     " progressive progressive_stages"
 ).split()
 

@@ -113,7 +113,7 @@ class StepProfile:
             1000 * statistics.median(part) for part in zip(*self._parts, strict=True)
         )
         images = self._run.source.epoch_size
-        seconds = [images / line["images_per_second"] for line in history]
+        seconds = [images / max(line["images_per_second"], 0.1) for line in history]
         stalled = sum(
             line["data_stall"] * spent
             for line, spent in zip(history, seconds, strict=True)

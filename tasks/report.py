@@ -246,7 +246,7 @@ def stalled(history: Sequence[Mapping[str, Any]]) -> float | None:
     told = [line for line in history if "data_stall" in line]
     if not told:
         return None
-    seconds = [1 / line["images_per_second"] for line in told]
+    seconds = [1 / max(line["images_per_second"], 0.1) for line in told]
     return float(np.average([line["data_stall"] for line in told], weights=seconds))
 
 
