@@ -72,7 +72,7 @@ def built(preset: str, *, side: int, batch: int) -> tuple[Any, Any, Any]:
     recipe = Recipe(preset=preset, batch_size=batch, augment=Augment(resolution=1))
     model = create_model(preset, num_classes=100, image_size=side, seed=0)
     tx, _ = make_optimizer(recipe, 100)
-    tx = by_parts(tx, recipe, model)
+    tx = by_parts(tx, recipe, model, steps=100)
     graphdef, state = create_state(model, tx)
     step = step_of(
         recipe,

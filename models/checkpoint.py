@@ -153,11 +153,9 @@ def load_model(path: Path) -> tuple[Any, Any, dict[str, Any]]:
 
 
 def _save_tree(folder: Path, tree: Any, memory: dict[str, Any]) -> None:
-    import orbax.checkpoint as ocp
-
     host = jax.tree.map(np.asarray, jax.device_get(tree))
     try:
-        with _quiet(), ocp.StandardCheckpointer() as checkpointer:
+        with _quiet(), _checkpointer() as checkpointer:
             checkpointer.save(folder.absolute() / "arrays", host)
     except ValueError as error:  # what TensorStore makes of a full disk
         if "No space left" not in str(error):
@@ -170,8 +168,6 @@ def _save_tree(folder: Path, tree: Any, memory: dict[str, Any]) -> None:
 
 def _load_tree(folder: Path, abstract: Any) -> tuple[Any, dict[str, Any]]:
     """Read arrays and memory, and compare the arrays with their digest."""
-    import orbax.checkpoint as ocp
-
     fix = "Remove the folder to go on without it."
     try:
         memory = json.loads((folder / "memory.json").read_text(encoding="utf-8"))
@@ -191,7 +187,7 @@ def _load_tree(folder: Path, abstract: Any) -> tuple[Any, dict[str, Any]]:
     if like is not None and layout_digest(like) != layout:
         raise SchemaError(f"{folder} holds another network than the one asked for.")
     try:
-        with _quiet(), ocp.StandardCheckpointer() as checkpointer:
+        with _quiet(), _checkpointer() as checkpointer:
             tree = checkpointer.restore(folder.absolute() / "arrays", like)
     except Exception as error:  # Orbax raises many kinds for a damaged file
         if isinstance(error, MemoryError) or getattr(error, "errno", 0) in PASSING:
@@ -203,6 +199,19 @@ def _load_tree(folder: Path, abstract: Any) -> tuple[Any, dict[str, Any]]:
     if tree_digest(tree) != digest:
         raise DamagedError(f"{folder} is damaged: its arrays changed. {fix}")
     return tree, memory
+
+
+def _checkpointer() -> Any:
+    import orbax.checkpoint as ocp
+
+    if jax.process_count() == 1:
+        return ocp.StandardCheckpointer()
+    # Whoever writes or reads does so by itself: Orbax would wait for the others.
+    own = jax.process_index()
+    options = ocp.options.MultiprocessingOptions(
+        primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"p{own}"
+    )
+    return ocp.StandardCheckpointer(multiprocessing_options=options)
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from models.feed import Batch, BatchSource
 from models.imbalance import Counts
 from models.objective import make_objective
 from models.order import batch_sizes, cut_batches, epoch_order
+from models.processes import agree
 from models.recipe import Recipe
 from models.resizing import Growing
 from models.steps import Step, TrainState, make_train_step
@@ -219,7 +220,7 @@ def train_epoch(
         "grad_norm": means["grad_norm"],
         "learning_rate": float(run.learning_rate(epoch * steps - 1)),
         "images_per_second": round(n / trained, 1),
-        "seconds": round(time.perf_counter() - start, 3),
+        "seconds": round(agree(time.perf_counter() - start), 3),
         "data_stall": round(waited / trained, 4),
     }
     note = f"{of}, loss {means['loss']:.3f}"

@@ -50,6 +50,7 @@ from models.identity import run_identity
 from models.objective import area_under_margin, memory_of
 from models.optim import by_parts, make_optimizer
 from models.order import steps_per_epoch
+from models.processes import leads, meet, whole
 from models.recipe import Recipe
 from models.resizing import Growing
 from models.room import Ahead, enough_memory, enough_to_judge
@@ -191,7 +192,8 @@ def fit(
     )
     with machine_errors(run_dir):
         run_dir.mkdir(parents=True, exist_ok=True)
-    with locked(run_dir, patience=0), enough_memory(growing.full):
+    alone = locked(run_dir, patience=0) if leads() else contextlib.nullcontext()
+    with alone, enough_memory(growing.full):
         return _resume(run, state, make_predict(graphdef, **views))
 
 
@@ -207,9 +209,10 @@ def _resume(run: Run, state: Any, predict: Any) -> FitResult:
                 "Give another run folder, or remove this one to start over."
             )
         begun = Within(**found.memory.get("within", {}))
+    meet("restored")  # before the first of several processes writes
     resumed_from = len(history)
     # A line may be ahead of its checkpoint: the epoch it tells of runs again.
-    write_history(run.folder, history)
+    _tell(run, history)
     if not run.stop_reason(history):
         state, history = _train(run, state, history, predict, begun)
     return _result(run, state, history, notes, resumed_from)
@@ -250,10 +253,11 @@ def _train(
             )
             begun = Within()
             before, history = stopping.best_epoch(history), [*history, line]
-            write_history(run.folder, history)
+            _tell(run, history)
             best = stopping.best_epoch(history)
             # Should the last be damaged, the one before it needs its own best.
             _save(run, state, history, keep={len(history) - 1, best, before})
+    meet("saved")
     profile.write(history)
     return state, history
 
@@ -266,6 +270,8 @@ def _save(
     keep: set[int],
     within: Within | None = None,
 ) -> None:
+    if not leads():
+        return
     memory = {
         "identity": run.identity,
         "best_epoch": stopping.best_epoch(history),
@@ -283,6 +289,11 @@ def _save(
     )
 
 
+def _tell(run: Run, history: list[Record]) -> None:
+    if leads():
+        write_history(run.folder, history)
+
+
 def _keep(run: Run, history: list[Record], state: TrainState, within: Within) -> None:
     _save(run, state, history, keep=set(), within=within)
 
@@ -298,7 +309,7 @@ def _validator(run: Run, predict: Any) -> Validate:
     def validate(state: TrainState) -> tuple[float, float]:
         weights = eval_params(state)
         with enough_to_judge(size):
-            logits = [np.asarray(predict(*weights, batch)) for batch in images()]
+            logits = [whole(predict(*weights, batch)) for batch in images()]
         found = np.concatenate(logits)[counts]
         return stopping.score(found, labels, weights=run.val_weights)
 

@@ -144,7 +144,7 @@ def planned(compiled: Any) -> int:
 
 def bytes_of_device(mesh: Mesh | None) -> int:
     """Return the memory of one device; those of a CPU share the machine's."""
-    device = jax.local_devices()[0] if mesh is None else mesh.devices.flat[0]
+    device = jax.local_devices()[0] if mesh is None else mesh.local_devices[0]
     own = (device.memory_stats() or {}).get("bytes_limit")
     return int(own or memory() // devices(mesh))
 

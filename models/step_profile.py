@@ -17,6 +17,7 @@ import jax
 from models.durable import write_over
 from models.epoch import Run
 from models.feed import Batch, devices
+from models.processes import leads
 from models.room import bytes_of_device, planned
 
 WARM_UP = 3  # steps before the trace: the first compiles
@@ -46,7 +47,8 @@ class StepProfile:
 
     def __init__(self, run: Run, folder: Path) -> None:
         """Trace as many steps of `run` as it asks for; an older trace is replaced."""
-        self._run, self._folder, self._steps = run, folder, run.settings.profile
+        self._run, self._folder = run, folder
+        self._steps = run.settings.profile if leads() else 0
         self._taken, self._waited, self._tracing = 0, 0.0, False
         self._parts: list[tuple[float, float, float]] = []
         self._program: Any = None
