@@ -7,6 +7,8 @@ that settings can be listed without it.
 
 import dataclasses
 
+from models.design import PLAIN, Design
+
 # Passes over a large dataset are fewer: this many images seen, at least so many times.
 VIEWS = 300_000
 LEAST_EPOCHS, MOST_EPOCHS = 16, 110
@@ -225,6 +227,7 @@ class Recipe:
         freeze: What is not trained: "backbone", or how many stages after the stem.
         layer_decay: Learning rate of a stage, as a share of the next one's.
         unfreeze: Share of the steps until the last part learns too, see `optim`.
+        network: Choices beside the preset, less views at test time.
         progressive: Side of the first views, as a share of the last; 1 is off. See
             `resizing`.
         progressive_stages: Sides that it takes, the last one included.
@@ -255,6 +258,7 @@ class Recipe:
     freeze: str | None = None
     layer_decay: float = 1.0
     unfreeze: float = 0.0
+    network: Design = PLAIN
     progressive: float = 1.0
     progressive_stages: int = 4
 
@@ -276,7 +280,7 @@ class Recipe:
 TUNING = 3 / 14
 # Fields of `Recipe` that came after runs were made without them.
 LATER = (
-    "schedule sam_radius accumulate precision remat freeze layer_decay unfreeze"
+    "schedule sam_radius accumulate precision remat freeze layer_decay unfreeze network"
     " progressive progressive_stages"
 ).split()
 

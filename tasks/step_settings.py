@@ -37,6 +37,23 @@ class Precision(StrEnum):
     bfloat16 = "bfloat16"
 
 
+class Feed(StrEnum):
+    """Where the training images wait."""
+
+    auto = "auto"
+    memory = "memory"
+    stream = "stream"
+
+
+# What says how epochs go, and nothing where there is none.
+BY_EPOCHS = frozenset(
+    "layer_decay unfreeze optimizer epochs batch_size schedule learning_rate"
+    " weight_decay sam_radius accumulate precision remat warmup clip ema"
+    " label_smoothing loss balance patience max_minutes augment"
+    " progressive progressive_stages checkpoint_minutes profile".split()
+)
+
+
 def told(place: int) -> str:
     """Return the defaults of each optimiser, the rate (0) or the decay (1)."""
     return ", ".join(f"{name} {value[place]:g}" for name, value in RATES.items())

@@ -29,7 +29,8 @@ from tasks.progress import Progress
 from tasks.split import TRAIN, VAL
 from tasks.stage import stage_task
 from tasks.step_account import STEPS, tell_account
-from tasks.train_settings import Feed, Probe, TrainSettings
+from tasks.step_settings import Feed
+from tasks.train_settings import Probe, TrainSettings
 from tasks.transfer import begin_from, content_of, from_champion, triple
 
 log = logging.getLogger("sightline")
@@ -232,6 +233,7 @@ def _train(
         image_size=size,
         seed=settings.seed,
         head=recipe.balance.head,
+        design=recipe.network,
     )
     if settings.init is not None:
         begin = begin_from(
@@ -260,6 +262,7 @@ def _train(
     meta = {
         "preset": str(settings.preset),
         "head": recipe.balance.head,
+        "network": dataclasses.asdict(recipe.network),
         "classes": [names[label] for label in ids],
         "image_size": size,
         "temperature": 1.0,
@@ -358,6 +361,7 @@ def recipe_of(settings: TrainSettings, *, n: int) -> Recipe:
     values["augment"] = (
         Augment(**given.model_dump()) if given else views_for(values["epochs"])
     )
+    values["network"] = settings.network.design
     values["batch_size"] = settings.batch_size or batch_for(n)
     return Recipe(**values)
 
