@@ -4,11 +4,10 @@
 
 Memory is what XLA plans for a training step of the defaults (Muon, float32, views of
 full size), a device's weights, optimiser and batch included; nothing runs for it.
-Times are of the second of two training steps and the fastest of two predictions at
-`--timed` images. A network that took over `--patience` seconds to compile is not timed
-at the larger side. Each cell runs by itself and is kept under `--out`, so that a rerun
-goes on; cells that are missing when `--minutes` are over show a dash. Prints the table
-and one JSON line.
+Times are those of the faster of two training steps and of two predictions of `--timed`
+images. Each cell runs by itself, ends after `--patience` seconds, and is kept under
+`--out`, so that a rerun goes on; what is missing when `--minutes` are over shows a
+dash. Prints the table and one JSON line.
 """
 
 from __future__ import annotations

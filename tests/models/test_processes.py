@@ -33,43 +33,39 @@ def train(folder, *, count, index, address, resident):
     (folder / f"told-{count}-{index}.json").write_text(json.dumps(told))
 
 
-def in_children(folder, *, count, resident):
-    """Run `count` processes, and return what they told."""
-    folder.mkdir(exist_ok=True)
+def start(context, folder, *, count, resident):
+    """Start `count` processes that train together."""
+    folder.mkdir()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    context = multiprocessing.get_context("spawn")
+    more = {"count": count, "address": address, "resident": resident}
     children = [
-        context.Process(
-            target=train,
-            args=(folder,),
-            kwargs={
-                "count": count,
-                "index": index,
-                "address": address,
-                "resident": resident,
-            },
-        )
+        context.Process(target=train, args=(folder,), kwargs=more | {"index": index})
         for index in range(count)
     ]
     for child in children:
         child.start()
-    for child in children:
-        child.join(60)
-    ends = [child.exitcode for child in children]
-    for child in children:
-        child.kill()
-    assert ends == [0] * count
-    return [
-        json.loads((folder / f"told-{count}-{index}.json").read_text())
-        for index in range(count)
-    ]
+    return children
+
+
+def told(folder):
+    return [json.loads(path.read_text()) for path in sorted(folder.glob("told-*"))]
 
 
 def test_two_processes_end_in_the_bits_of_one_with_two_devices(tmp_path):
-    [one] = in_children(tmp_path / "one", count=1, resident=True)
-    two = in_children(tmp_path / "two", count=2, resident=False)
+    context = multiprocessing.get_context("spawn")
+    children = [
+        *start(context, tmp_path / "two", count=2, resident=False),
+        *start(context, tmp_path / "one", count=1, resident=True),
+    ]
+    for child in children:
+        child.join(120)
+    ends = [child.exitcode for child in children]
+    for child in children:
+        child.kill()
+    assert ends == [0, 0, 0]
+    [one], two = told(tmp_path / "one"), told(tmp_path / "two")
     assert two[0][0] == two[1][0] == one[0]
     assert metrics(tmp_path / "two") == metrics(tmp_path / "one")
     ends = [
