@@ -40,6 +40,7 @@ from tasks.embed import Encoder
 from tasks.ensemble import pupil_of
 from tasks.label_review import read_reviews
 from tasks.register import champion_datasets, find_champion, settled_uses
+from tasks.step_settings import growth_problem
 from tasks.transfer import check_start
 
 
@@ -55,6 +56,12 @@ class TrainConfig(StageSettings):
             raise ValueError(said)
         size, design = self.decode.image_size, self.train.network.design
         if said := views_problem(self.train.preset, design, size):
+            raise ValueError(said)
+        return self
+
+    @model_validator(mode="after")
+    def _views_can_grow(self) -> TrainConfig:
+        if said := growth_problem(self.train, self.decode.image_size):
             raise ValueError(said)
         return self
 

@@ -245,6 +245,9 @@ class Recipe:
         network: Choices beside the preset, less views at test time.
         cycles: How often the schedule runs from its start, see `optim`.
         distil: What the answers of a teacher count.
+        progressive: Side of the first views, as a share of the last; 1 is off. See
+            `resizing`.
+        progressive_stages: Sides that it takes, the last one included.
     """
 
     preset: str = "small"
@@ -275,6 +278,8 @@ class Recipe:
     network: Design = PLAIN
     cycles: int = 1
     distil: Distil = Distil()
+    progressive: float = 1.0
+    progressive_stages: int = 4
 
     def __repr__(self) -> str:
         """Name every field but later ones at their defaults.
@@ -295,7 +300,7 @@ TUNING = 3 / 14
 # Fields of `Recipe` that came after runs were made without them.
 LATER = (
     "schedule sam_radius accumulate precision remat freeze layer_decay unfreeze network"
-    " cycles distil"
+    " cycles distil progressive progressive_stages"
 ).split()
 
 

@@ -21,6 +21,7 @@ from models.losses import remembered
 from models.machine import cores
 from models.objective import Objective, margin_of
 from models.optim import evaluation_weights
+from models.processes import by_turns, in_turn
 from models.recipe import Augment
 from models.remat import late
 from models.scales import answer
@@ -66,8 +67,11 @@ def use_all_cores() -> None:
 def device_mesh(batch_size: int | None = None) -> Mesh:
     """Return a mesh over the local devices, or over as many as a batch is worth.
 
-    Batch norm and mixing see the images of one device only, so each gets some.
+    Batch norm and mixing see the images of one device only, so each gets some. Of
+    several processes, all devices of all take part.
     """
+    if jax.process_count() > 1:
+        return Mesh(np.array(jax.devices()), (AXIS,))
     most = max(1, batch_size // LEAST_SHARE) if batch_size else None
     return Mesh(np.array(jax.local_devices()[:most]), (AXIS,))
 
@@ -220,13 +224,13 @@ def make_train_step(
         )
         (value, (top1, stats, logits)), grads = gradient(state.params)
         whole = jnp.where(own == 1, places, jnp.iinfo(places.dtype).max)
-        seen = _all_of((whole, labels, logits), mesh)
-        memory = _remember(state.memory, *seen, decay)
         value, top1, grads = sum_over((value, top1, grads), mesh)
         if sam_radius:
             worst = _uphill(state.params, grads, sam_radius)
             grads = sum_over(gradient(worst)[1], mesh)
-        stats = mean_over(stats, mesh)
+        stats = mean_over(in_turn(stats, grads, mesh), mesh)
+        seen = _all_of(in_turn((whole, labels, logits), (grads, stats), mesh), mesh)
+        memory = _remember(state.memory, *seen, decay)
         updates, opt = tx.update(grads, state.opt, state.params)
         params = optax.apply_updates(state.params, updates)
         average = moved_average(state.ema, (params, stats), ema, state.step)
@@ -339,17 +343,23 @@ def moved_average(old: Any, new: Any, decay: float, step: jax.Array) -> Any:
 
 def _all_of(tree: Any, mesh: Mesh | None) -> Any:
     """Return the rows of all devices on each of them."""
-    return tree if mesh is None else jax.lax.all_gather(tree, AXIS, tiled=True)
+    if mesh is None:
+        return tree
+    return by_turns(lambda a: jax.lax.all_gather(a, AXIS, tiled=True), tree, mesh)
 
 
 def sum_over(tree: Any, mesh: Mesh | None) -> Any:
     """Return the sum of the devices' trees, on each of them."""
-    return tree if mesh is None else jax.lax.psum(tree, AXIS)
+    if mesh is None:
+        return tree
+    return by_turns(lambda a: jax.lax.psum(a, AXIS), tree, mesh)
 
 
 def mean_over(tree: Any, mesh: Mesh | None) -> Any:
     """Return the mean of the devices' trees, on each of them."""
-    return tree if mesh is None else jax.lax.pmean(tree, AXIS)
+    if mesh is None:
+        return tree
+    return by_turns(lambda a: jax.lax.pmean(a, AXIS), tree, mesh)
 
 
 def make_predict(

@@ -25,9 +25,9 @@ from tasks.inference import Predictor, devices
 from tasks.progress import Progress
 from tasks.split import TRAIN
 from tasks.stage import stage_task
-from tasks.step_settings import Optimizer, Precision
+from tasks.step_settings import Feed, Optimizer, Precision
 from tasks.train import channel_statistics, count_taught, fits_memory
-from tasks.train_settings import Feed, Preset
+from tasks.train_settings import Preset
 
 log = logging.getLogger("sightline")
 

@@ -29,7 +29,9 @@ from tasks.members import Role, kept_epochs, save_kept, teacher_of
 from tasks.progress import Progress
 from tasks.split import TRAIN, VAL
 from tasks.stage import stage_task
-from tasks.train_settings import Feed, Probe, TrainSettings
+from tasks.step_account import STEPS, tell_account
+from tasks.step_settings import Feed
+from tasks.train_settings import Probe, TrainSettings
 from tasks.transfer import begin_from, content_of, from_champion, triple
 
 log = logging.getLogger("sightline")
@@ -311,6 +313,8 @@ def _train(
                     seed=settings.seed,
                     patience=settings.patience if recipe.cycles == 1 else 0,
                     max_minutes=settings.max_minutes,
+                    checkpoint_minutes=settings.checkpoint_minutes,
+                    profile=STEPS * settings.profile,
                 ),
                 mean=mean,
                 std=std,
@@ -323,6 +327,8 @@ def _train(
                     role, recipe.distil, classes=meta["classes"], image_size=size
                 ),
             )
+        if settings.profile:
+            tell_account(folder)
     meta["temperature"] = temperature_of(
         result.params, result.stats, meta, dataset, val, classes[val]
     )

@@ -33,13 +33,18 @@ from tasks.loss_settings import (
 from tasks.network_settings import NetworkSettings, check_network
 from tasks.starts import RUN_OF, VERSION_OF, init_problem
 from tasks.step_settings import (
+    BY_EPOCHS,
     RECIPE,
+    Feed,
     Optimizer,
     Precision,
     Schedule,
     check_steps,
     told,
 )
+
+# What changes no bit of the network, and came after runs were named without it.
+ASIDE = ("checkpoint_minutes", "profile")
 
 
 class Preset(StrEnum):
@@ -76,22 +81,6 @@ class Probe(StrEnum):
     none = "none"
     first = "first"
     only = "only"
-
-
-class Feed(StrEnum):
-    """Where the training images wait."""
-
-    auto = "auto"
-    memory = "memory"
-    stream = "stream"
-
-
-# What says how epochs go, and nothing where there is none.
-BY_EPOCHS = frozenset(
-    "layer_decay unfreeze optimizer epochs batch_size schedule learning_rate"
-    " weight_decay sam_radius accumulate precision remat warmup clip ema"
-    " label_smoothing loss balance patience max_minutes augment".split()
-)
 
 
 class TrainSettings(Settings):
@@ -183,6 +172,18 @@ class TrainSettings(Settings):
     remat: bool = Field(
         RECIPE.remat, description="Compute blocks twice, to save memory."
     )
+    progressive: float = Field(
+        RECIPE.progressive,
+        gt=0,
+        le=1,
+        description="Side of the views at first, as a share of the last; 1 is off.",
+    )
+    progressive_stages: int = Field(
+        RECIPE.progressive_stages,
+        ge=2,
+        le=16,
+        description="Sides of progressive views, the last one included.",
+    )
     warmup: float = Field(RECIPE.warmup, ge=0, le=1, description="Share of the steps.")
     clip: float = Field(RECIPE.clip, gt=0, description="Largest norm of a gradient.")
     ema: float = Field(
@@ -218,6 +219,14 @@ class TrainSettings(Settings):
     )
     max_minutes: float | None = Field(
         None, gt=0, description="Start no epoch after this; none has no limit."
+    )
+    checkpoint_minutes: float | None = Field(
+        10.0,
+        gt=0,
+        description="A longer epoch is saved on its way so often; none: not.",
+    )
+    profile: bool = Field(
+        False, description="Trace a few steps, and tell where their time goes."
     )
     seed: int = Field(0, ge=0, description="Of weights, order and augmentation.")
     feed: Feed = Field(
@@ -343,6 +352,8 @@ class TrainSettings(Settings):
             "learning_rate": self.rate,
             "weight_decay": self.decay,
         }
+        if self.progressive == 1:
+            neutral["progressive_stages"] = RECIPE.progressive_stages
         if self.balance == BalanceKind.none:
             neutral["balance_details"] = BalanceDetails()
         if self.loss == LossKind.cross_entropy:
@@ -355,6 +366,8 @@ class TrainSettings(Settings):
         A run that an earlier version made is so found again.
         """
         plain = self.of_the_network().model_dump(mode="json")
+        for name in ASIDE:
+            del plain[name]
         usual = type(self)().model_dump(mode="json")
         later = {"init", "probe", "ensemble", *LATER}
         return {k: v for k, v in plain.items() if k not in later or v != usual[k]}
