@@ -9,7 +9,7 @@ from typing import Any
 from prefect import flow
 from pydantic import Field, model_validator
 
-from data_contracts.references import DatasetRef
+from data_contracts.references import ContractReport, DatasetRef
 from flows import workspace
 from flows.arguments import words
 from flows.result import Clock, RunResult
@@ -137,7 +137,24 @@ def run_stages(config: TrainConfig) -> RunResult:
         image_size=config.decode.image_size,
         home=workspace.home(),
     )
-    clock, uri = Clock(), workspace.dataset_uri(config.name)
+    clock = Clock()
+    datasets, contracts = images_of(config, clock=clock)
+    return learn(
+        datasets,
+        contracts,
+        config,
+        name=config.name,
+        clock=clock,
+        config=config.model_dump(mode="json"),
+        commands=commands("train", config),
+    )
+
+
+def images_of(
+    config: TrainConfig, *, clock: Clock
+) -> tuple[dict[str, DatasetRef], list[ContractReport]]:
+    """Prepare and curate the images; return each snapshot, and what was validated."""
+    uri = workspace.dataset_uri(config.name)
     datasets, contracts = prepare(
         config.data, config, uri=uri, clock=clock, settled=_settled(config.name, uri)
     )
@@ -150,15 +167,7 @@ def run_stages(config: TrainConfig) -> RunResult:
         clock=clock,
         champion=find_champion(models, config.name) if asked else None,
     )
-    return learn(
-        datasets,
-        contracts,
-        config,
-        name=config.name,
-        clock=clock,
-        config=config.model_dump(mode="json"),
-        commands=commands("train", config),
-    )
+    return datasets, contracts
 
 
 def _settled(name: str, uri: str) -> DatasetRef | None:
