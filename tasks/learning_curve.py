@@ -14,7 +14,7 @@ Ints = NDArray[np.int64]
 
 SHARES = (0.125, 0.25, 0.5, 1.0)
 # Exponents that are tried; measured ones lie about .1 to 1 (arXiv 1712.00409).
-EXPONENTS = np.geomspace(0.05, 2, 40)
+EXPONENTS = np.geomspace(0.05, 2, 120)
 RESAMPLES = 400
 
 

@@ -39,7 +39,7 @@ def usual_space(settings: TrainSettings, *, n: int) -> list[Range]:
     for range_ in read_space(USUAL):
         if range_.key.split(".")[1] in settings.model_fields_set:
             continue
-        fits = [v for v in range_.ends if _possible(settings, {range_.key: v}, n)]
+        fits = [value for value in range_.ends if _possible(settings, range_, value, n)]
         if range_.kind is None and len(set(fits)) > 1:
             kept.append(Range(range_.key, choices=tuple(fits)))
         elif range_.kind is not None and len(fits) == 2:
@@ -47,9 +47,9 @@ def usual_space(settings: TrainSettings, *, n: int) -> list[Range]:
     return kept
 
 
-def _possible(settings: TrainSettings, changes: Changes, n: int) -> bool:
+def _possible(settings: TrainSettings, range_: Range, value: Any, n: int) -> bool:
     try:
-        changed(settings, changes, n=n)
+        resolved([range_], settings, {range_.key: value}, n=n)
     except ValidationError:
         return False
     return True
