@@ -114,7 +114,9 @@ def test_the_interval_of_the_gain_holds_the_truth():
     truth = 0.2 * (1 - 2**-0.5)
     held, n = 0, 400
     for seed in range(40):
-        luck = np.random.default_rng(seed).random(n)  # the same hard images at all sizes
+        luck = np.random.default_rng(seed).random(
+            n
+        )  # the same hard images at all sizes
         missed = np.repeat((luck < chance[:, None])[:, None], 2, axis=1).astype(float)
         gain = gain_of_more(
             sizes, missed, groups=np.arange(n), times=2, level=0.95, seed=seed

@@ -68,7 +68,7 @@ def test_the_config_refuses_before_any_image_is_read():
     given = {"data": "nowhere", "name": "shop"}
     with pytest.raises(ValidationError, match="names no setting"):
         TuneConfig(**given, tune={"search": {"rate": [1, 2]}})
-    with pytest.raises(ValidationError, match="convnext_atto .*pixels|px"):
+    with pytest.raises(ValidationError, match=r"convnext_atto"):
         TuneConfig(
             **given,
             decode={"image_size": 16},
@@ -84,9 +84,7 @@ def test_trial_0_is_the_defaults_and_others_differ_from_it_and_each_other():
     assert len({words_of(changes) for changes in trials}) == 20
     for changes in trials[1:]:
         own = changed(DEFAULTS, changes, n=N)
-        assert any(
-            in_force(own, k, n=N) != in_force(DEFAULTS, k, n=N) for k in changes
-        )
+        assert any(in_force(own, k, n=N) != in_force(DEFAULTS, k, n=N) for k in changes)
         assert own.batch_size in (None, 64, 256)
 
 
@@ -140,9 +138,7 @@ def test_all_rungs_see_the_views_of_the_whole_training():
     assert pinned(own, whole=whole, n=N, epochs=5).augment == own.augment
     brief = TrainSettings(epochs=20)
     assert pinned(brief, whole=brief, n=N, epochs=5).augment is None
-    assert changed(
-        brief, {"train.augment.mixup": 0.1}, n=N
-    ).augment.zoom == GENTLE.zoom
+    assert changed(brief, {"train.augment.mixup": 0.1}, n=N).augment.zoom == GENTLE.zoom
 
 
 def test_ranges_come_from_words_and_from_a_file_by_their_path(tmp_path):

@@ -61,6 +61,6 @@ def test_the_surely_best_wins_and_no_one_else():
 
 
 def test_one_group_of_images_decides_nothing():
-    losses = {0: np.ones((2, 4)), 1: np.zeros((2, 4)) + [[0.0], [0.1]]}
+    losses = {0: np.ones((2, 4)), 1: np.repeat([[0.0], [0.1]], 4, axis=1)}
     found = paired_losses(losses, groups=np.zeros(4, int), level=0.95)
     assert winner_of(found) == 0
