@@ -71,9 +71,7 @@ def trained_on(given: Any, home: Path, *, share: float, seed: int) -> Any:
         uri=workspace.dataset_uri(name),
         clock=Clock(),
     )
-    settings = TrainSettings(
-        epochs=round(given.epochs / share), seed=seed, patience=0
-    )
+    settings = TrainSettings(epochs=round(given.epochs / share), seed=seed, patience=0)
     runs = str(workspace.runs_root())
     return datasets["split"], train_model(
         datasets["split"], settings, name=name, runs=runs
