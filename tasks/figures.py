@@ -188,7 +188,7 @@ def lines(
     Returns:
         An `<svg>` element, or the empty string when there is nothing to draw.
     """
-    from matplotlib.ticker import MaxNLocator, PercentFormatter
+    from matplotlib.ticker import LogLocator, MaxNLocator, PercentFormatter
 
     if not any(series.values()):
         return ""
@@ -211,6 +211,9 @@ def lines(
     axes.set_xlabel(across)
     if log:
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(numticks=8))
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.xaxis.set_minor_locator(LogLocator(numticks=1))
     else:
         axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
     axes.yaxis.set_major_locator(MaxNLocator(nbins=5))

@@ -32,6 +32,8 @@ from tasks.transfer import begin_from
 log = logging.getLogger("sightline")
 
 VERSION = 1
+# A curve that falls by less than this share of its start says nothing of rates.
+LEAST_FALL = 0.1
 
 
 class RateFound(Reference):
@@ -45,6 +47,14 @@ class RateFound(Reference):
     rates: list[float] = Field(default_factory=list)
     losses: list[float] = Field(default_factory=list)
     failed: str = ""
+
+    @property
+    def doubt(self) -> str:
+        """Why the suggestion says little, empty where it says something."""
+        start = sum(self.losses[:10]) / 10
+        if self.losses and min(self.losses) > (1 - LEAST_FALL) * start:
+            return "the loss hardly fell, so this says little: keep the default"
+        return "" if self.diverged else "the loss never rose: no rate is ruled out"
 
 
 class RatesFound(Reference):

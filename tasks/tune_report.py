@@ -82,7 +82,8 @@ def verdict_of(outcome: Outcome) -> str:
         f" {what} {interval(best.low, best.high, units)}, gain in top-1"
         f" {number(best.top1 - best.default_top1, 'points', signed=True)}"
     )
-    against = f"{len(outcome.finals)} finalists, {outcome.plan['seeds']} seeds each, on"
+    n = len(outcome.finals)
+    against = f"{n} finalist{'s' * (n > 1)}, {outcome.plan['seeds']} seeds each, on"
     against += f" {outcome.images} validation images that ranked no trial"
     if outcome.winner:
         return f"Trial {best.trial} is better than the defaults: {said} ({against})."
@@ -227,9 +228,8 @@ def rates_table(found: Sequence[Any]) -> str:
         if rate.failed:
             rows.append(f"  {rate.optimizer:<10} {rate.default:>9g}  {rate.failed}")
             continue
-        open_end = "" if rate.diverged else "  the loss never rose: any rate may do"
         rows.append(
             f"  {rate.optimizer:<10} {rate.default:>9g} {rate.suggested:>10g}"
-            f" {rate.steepest:>9g}{open_end}"
+            f" {rate.steepest:>9g}  {rate.doubt}".rstrip()
         )
     return "\n".join(rows)
