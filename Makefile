@@ -22,7 +22,7 @@ demo: install
 	@$(BIN)/sightline demo
 
 test: install-dev
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 check: install-dev
 	$(BIN)/ruff check .

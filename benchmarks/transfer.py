@@ -1,12 +1,13 @@
-"""What a start from another task's weights brings: CIFAR-10 to groceries.
+"""What a start brings to groceries: from CIFAR-10, or from photos without labels.
 
     SIGHTLINE_HOME=/tmp/transfer python benchmarks/transfer.py --epochs 20 --size 48
 
-Trains `small` on 20,000 images of CIFAR-10 and registers it, then learns groceries (the
-official split) from all, a quarter and a tenth of the labelled training photos of each
-class: from scratch, from those weights at the default rate and at that of an update,
-and their head alone. Arms of one share see the same photos and as many views; fewer
-photos get more epochs. What is there already under SIGHTLINE_HOME is not done again.
+Trains `small` on 20,000 images of CIFAR-10 and registers it; and on all 2,640 training
+photos of groceries without their labels. Then learns groceries (the official split)
+from all, a quarter and a tenth of the labelled training photos of each class: from
+scratch, from either weights whole, by a head alone, and with the head fitted first.
+Arms of one share see the same photos and as many views, probes aside; fewer photos get
+more epochs. What is there already under SIGHTLINE_HOME is not done again.
 Prints one JSON line.
 """
 
@@ -27,11 +28,21 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 DATA = ROOT.parent / "shared" / "data"
 SHARES = (1.0, 0.25, 0.1)
+UNLABELLED = "run:"
 ARMS: dict[str, dict[str, Any]] = {
     "scratch": {},
     "fine-tuned": {"init": "cifar@1"},
     "fine-tuned, .21 of the rate": {"init": "cifar@1", "learning_rate": 6e-4},
     "head alone": {"init": "cifar@1", "freeze": "backbone"},
+    "probe": {"init": "cifar@1", "probe": "only"},
+    "probe first": {"init": "cifar@1", "probe": "first"},
+    "probe first, unfrozen in .3": {
+        "init": "cifar@1",
+        "probe": "first",
+        "unfreeze": 0.3,
+    },
+    "no labels, probe": {"init": UNLABELLED, "probe": "only"},
+    "no labels, fine-tuned": {"init": UNLABELLED},
 }
 
 
@@ -86,19 +97,13 @@ def thinned(out: Path, *, share: float) -> Path:
     return out
 
 
-def figures(
-    arm: str, home: Path, *, share: float, epochs: int, size: int, seed: int
-) -> dict[str, Any]:
-    """Train one arm on one share and evaluate it on the official test photos."""
+def dataset_of(home: Path, *, share: float, size: int) -> Any:
+    """Return the photos with a share of the training labels, divided."""
     from flows import workspace
     from flows.result import Clock
     from flows.stages import StageSettings, prepare
     from tasks.decode import DecodeSettings
-    from tasks.evaluate import evaluate_model
-    from tasks.evaluation import EvaluateSettings
     from tasks.listing import SourceSettings
-    from tasks.train import train_model
-    from tasks.train_settings import TrainSettings
 
     name = f"grocery-{round(100 * share)}"
     datasets, _ = prepare(
@@ -110,11 +115,31 @@ def figures(
         uri=workspace.dataset_uri(name),
         clock=Clock(),
     )
-    settings = TrainSettings(
-        epochs=round(epochs * min(1 / share, 4)), seed=seed, patience=0, **ARMS[arm]
-    )
-    source = datasets["split"]
-    found = train_model(source, settings, name=name, runs=str(workspace.runs_root()))
+    return datasets["split"]
+
+
+def figures(
+    arm: str, home: Path, *, share: float, given: argparse.Namespace, seed: int
+) -> dict[str, Any]:
+    """Train one arm on one share and evaluate it on the official test photos."""
+    from flows import workspace
+    from tasks.evaluate import evaluate_model
+    from tasks.evaluation import EvaluateSettings
+    from tasks.pretrain import PretrainSettings, pretrain_model
+    from tasks.train import train_model
+    from tasks.train_settings import TrainSettings
+
+    runs, asked = str(workspace.runs_root()), dict(ARMS[arm])
+    if asked.get("init") == UNLABELLED:
+        every = dataset_of(home, share=1.0, size=given.size)
+        alone = PretrainSettings(epochs=given.unlabelled_epochs, seed=seed)
+        asked["init"] += pretrain_model(every, alone, name="grocery", runs=runs).run
+    if asked.get("probe") != "only":
+        asked |= {"epochs": round(given.epochs * min(1 / share, 4)), "patience": 0}
+    settings = TrainSettings(seed=seed, **asked)
+    source = dataset_of(home, share=share, size=given.size)
+    name = f"grocery-{round(100 * share)}"
+    found = train_model(source, settings, name=name, runs=runs)
     measured = evaluate_model(source, found, EvaluateSettings(), champion=None)
     top1 = measured.figures.top1
     line = {"share": share, "arm": arm, "seed": seed, "epochs": settings.epochs}
@@ -132,6 +157,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--pretrain-images", type=int, default=20_000)
     parser.add_argument("--pretrain-epochs", type=int, default=10)
+    parser.add_argument("--unlabelled-epochs", type=int, default=100)
     given = parser.parse_args()
     logging.getLogger("sightline").setLevel(logging.WARNING)
     home = Path(os.environ["SIGHTLINE_HOME"])
@@ -142,7 +168,7 @@ def main() -> None:
         size=given.size,
     )
     lines = [
-        figures(arm, home, share=share, epochs=given.epochs, size=given.size, seed=seed)
+        figures(arm, home, share=share, given=given, seed=seed)
         for seed in range(given.seeds)
         for share in SHARES
         for arm in ARMS

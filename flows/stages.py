@@ -98,14 +98,25 @@ def prepare(
     clock: Clock,
     parent: DatasetRef | None = None,
     settled: DatasetRef | None = None,
+    without_labels: bool = False,
 ) -> tuple[dict[str, DatasetRef], list[ContractReport]]:
     """Ingest, validate, clean, denoise, inpaint, split; return each snapshot.
+
+    Args:
+        place: Where the images are.
+        settings: Settings of the stages.
+        uri: Folder of the dataset.
+        clock: Where seconds add up.
+        parent: Ingest snapshot that the images are added to.
+        settled: Snapshot whose splits stay.
+        without_labels: Whether a lack of labels only warns.
 
     Raises:
         ContractError: A critical rule is broken; nothing is trained.
     """
     contracts: list[ContractReport] = []
     own = own_contracts(settings.contracts)
+    eased = {"without_labels": without_labels} if without_labels else {}
     detector = wanted_detector(
         settings.inpaint,
         size=settings.decode.image_size,
@@ -120,7 +131,7 @@ def prepare(
             settled=settled,
         )
     with clock.stage("validate"):
-        limit = {"max_bad_share": settings.contracts.max_bad_share}
+        limit = {"max_bad_share": settings.contracts.max_bad_share} | eased
         contracts.append(validate_dataset(ingested, "ingested", parameters=limit))
         contracts += [validate_dataset(ingested, file) for file in own["ingest"]]
         drift = validate_drift(ingested, tolerated=settings.contracts.tolerate_drift)
@@ -137,13 +148,13 @@ def prepare(
             )
     repaired = last(datasets)
     with clock.stage("validate"):
-        limit = {"min_kept_share": settings.contracts.min_kept_share}
+        limit = {"min_kept_share": settings.contracts.min_kept_share} | eased
         contracts.append(validate_dataset(repaired, "cleaned", parameters=limit))
         contracts += [validate_dataset(repaired, file) for file in own["denoise"]]
     with clock.stage("split"):
         divided = split_dataset(repaired, settings.split)
     with clock.stage("validate"):
-        given = {"given_splits": has_given_splits(divided)}
+        given = {"given_splits": has_given_splits(divided)} | eased
         contracts.append(validate_dataset(divided, "split", parameters=given))
         contracts += [validate_dataset(divided, file) for file in own["split"]]
     return datasets | {"split": divided}, contracts

@@ -213,6 +213,8 @@ def _like_champion(
         for name in CHAMPIONS_OWN
         if name in kept and name not in train.model_fields_set
     }
+    if kept.get("probe") == "only" and train.freeze is None:
+        same["freeze"] = "backbone"  # its features stay what they are
     try:
         return UpdateTrainSettings.model_validate(train.model_dump() | same)
     except ValidationError as error:

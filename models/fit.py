@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,7 @@ from models.order import steps_per_epoch
 from models.recipe import Recipe
 from models.steps import (
     Channels,
+    Step,
     TrainState,
     create_state,
     eval_params,
@@ -105,6 +107,7 @@ def fit(
     mesh: Mesh | None = None,
     init: tuple[Any, Any] | None = None,
     on_progress: OnProgress | None = None,
+    make_step: Callable[..., Step] = step_of,
 ) -> FitResult:
     """Train `model`, or go on with the run that `run_dir` holds.
 
@@ -125,6 +128,7 @@ def fit(
             fewer classes, see `warm_start`.
         on_progress: Called with images done, images in all, images per second and a
             note, a few times a second.
+        make_step: Compiles the step; another one learns by another loss.
 
     Raises:
         UsageError: No training rows, rows without a label, `run_dir` holds a run with
@@ -144,7 +148,7 @@ def fit(
     steps = steps_per_epoch(source.epoch_size, recipe.batch_size)
     counts = source.counts
     tx, learning_rate = make_optimizer(recipe, recipe.epochs * steps)
-    tx = by_parts(tx, recipe, model)
+    tx = by_parts(tx, recipe, model, steps=recipe.epochs * steps)
     memory = memory_of(
         recipe.loss, rows=len(source.train_rows), num_classes=len(counts)
     )
@@ -155,7 +159,7 @@ def fit(
             state, params=params, stats=stats, opt=tx.init(params), ema=(params, stats)
         )
     views: dict[str, Any] = {"mean": mean, "std": std, "mesh": mesh}
-    step = step_of(
+    step = make_step(
         recipe,
         (graphdef, tx),
         counts=counts,
@@ -192,7 +196,7 @@ def _resume(run: Run, state: Any, predict: Any) -> FitResult:
             )
     resumed_from = len(history)
     # A line may be ahead of its checkpoint: the epoch it tells of runs again.
-    _write_metrics(run, history)
+    write_history(run.folder, history)
     if not run.stop_reason(history):
         state, history = _train(run, state, history, predict)
     return _result(run, state, history, notes, resumed_from)
@@ -218,7 +222,7 @@ def _train(
         while not run.stop_reason(history):
             state, line = train_epoch(run, state, batches, len(history) + 1, validate)
             before, history = stopping.best_epoch(history), [*history, line]
-            _write_metrics(run, history)
+            write_history(run.folder, history)
             best = stopping.best_epoch(history)
             save_checkpoint(
                 run.folder,
@@ -284,6 +288,7 @@ def _result(
     )
 
 
-def _write_metrics(run: Run, history: list[Record]) -> None:
+def write_history(run_dir: Path, history: Sequence[Record]) -> None:
+    """Write the lines of `metrics.jsonl`."""
     text = "".join(json.dumps(line) + "\n" for line in history)
-    write_over(run.folder / "metrics.jsonl", text)
+    write_over(run_dir / "metrics.jsonl", text)

@@ -293,26 +293,27 @@ def decayed_weights(params: Any) -> Any:
 
 
 def by_parts(
-    tx: optax.GradientTransformation, recipe: Recipe, model: Any
+    tx: optax.GradientTransformation, recipe: Recipe, model: Any, *, steps: int
 ) -> optax.GradientTransformation:
-    """Hold parts of a network still and slow others down, where a recipe says so.
+    """Hold parts of a network still, for good or at first, and slow others down.
 
     Args:
         tx: Optimiser of the rest.
-        recipe: Freezing and `layer_decay` need a network of `backbones`.
+        recipe: Freezing, `layer_decay` and `unfreeze` need a network of `backbones`.
         model: The network; `frozen` is set.
+        steps: Steps in all.
 
     Raises:
         UsageError: The schedule averages weights by itself.
     """
-    if recipe.freeze is None and recipe.layer_decay == 1:
+    if recipe.freeze is None and recipe.layer_decay == 1 and not recipe.unfreeze:
         if hasattr(model, "frozen"):
             model.frozen = 0  # of an earlier training
         return tx
     if recipe.schedule == SCHEDULE_FREE:
         raise UsageError(
             f"schedule={SCHEDULE_FREE} keeps an average of all weights alike, and"
-            " freeze and layer_decay set parts apart. Take another schedule."
+            " freeze, layer_decay and unfreeze set parts apart. Take another schedule."
         )
     model.frozen = frozen_parts(recipe.freeze, stages=model.stages)
     return by_depth(
@@ -321,6 +322,7 @@ def by_parts(
         frozen=model.frozen,
         decay=recipe.layer_decay,
         parts=model.stages + 3,
+        waking=recipe.unfreeze * steps,
     )
 
 
@@ -343,11 +345,14 @@ def by_depth(
     frozen: int,
     decay: float,
     parts: int,
+    waking: float = 0.0,
 ) -> optax.GradientTransformation:
     """Slow an optimiser down towards the stem, and leave the frozen parts alone.
 
     Layer-wise decay: Clark et al. 2020, arXiv 2003.10555; Bao et al. 2022,
-    arXiv 2106.08254.
+    arXiv 2106.08254. Gradual unfreezing: Howard and Ruder 2018, arXiv 1801.06146,
+    section 3.3; a part that waits has its moments and batch statistics followed, so
+    that its first step is no blind one.
 
     Args:
         tx: The optimiser.
@@ -355,6 +360,8 @@ def by_depth(
         frozen: Leading parts that get no updates, not even decay of weights.
         decay: Learning rate of a part, as a share of the next one's.
         parts: Parts in all; the last one learns at full rate.
+        waking: Steps until the first live part learns too; those between it and the
+            last one join at equal distances.
     """
 
     def part(path: Any) -> int:
@@ -371,8 +378,26 @@ def by_depth(
             lambda path, _: "still" if part(path) < frozen else "live", params
         )
 
+    def awake(step: jax.Array, updates: Any) -> Any:
+        wait = waking / max(parts - 1 - frozen, 1)
+        return jax.tree_util.tree_map_with_path(
+            lambda path, leaf: leaf * (step >= wait * (parts - 1 - part(path))), updates
+        )
+
     if decay < 1:
         tx = optax.chain(tx, optax.stateless(slower))
+    if waking:
+        tx = optax.chain(tx, by_step(awake))
     if not frozen:
         return tx
     return optax.partition({"live": tx, "still": optax.set_to_zero()}, labels)
+
+
+def by_step(change: Callable[[jax.Array, Any], Any]) -> optax.GradientTransformation:
+    """Change updates by a function of the steps taken and of them."""
+
+    def update(updates: Any, taken: jax.Array, params: Any = None) -> Any:
+        del params
+        return change(taken, updates), taken + 1
+
+    return optax.GradientTransformation(lambda _: jnp.zeros((), jnp.int32), update)

@@ -89,7 +89,7 @@ def find_rate(
     growth = (high / low) ** (1 / max(steps - 1, 1))
     tx, _ = make_optimizer(recipe, steps, rate=optax.exponential_decay(low, 1, growth))
     model = nnx.clone(model)
-    tx = by_parts(tx, recipe, model)
+    tx = by_parts(tx, recipe, model, steps=steps)
     rows, counts = len(source.train_rows), source.counts
     memory = memory_of(recipe.loss, rows=rows, num_classes=len(counts))
     graphdef, state = create_state(model, tx, mesh=mesh, memory=memory)

@@ -224,6 +224,7 @@ class Recipe:
         remat: Recompute blocks for the gradient rather than remember them.
         freeze: What is not trained: "backbone", or how many stages after the stem.
         layer_decay: Learning rate of a stage, as a share of the next one's.
+        unfreeze: Share of the steps until the last part learns too, see `optim`.
     """
 
     preset: str = "small"
@@ -250,6 +251,7 @@ class Recipe:
     remat: bool = False
     freeze: str | None = None
     layer_decay: float = 1.0
+    unfreeze: float = 0.0
 
     def __repr__(self) -> str:
         """Name every field but later ones at their defaults.
@@ -268,7 +270,9 @@ class Recipe:
 # Share of a learning rate where a champion learns on: 6e-4 of Muon's 2.8e-3.
 TUNING = 3 / 14
 # Fields of `Recipe` that came after runs were made without them.
-LATER = ("schedule sam_radius accumulate precision remat freeze layer_decay").split()
+LATER = (
+    "schedule sam_radius accumulate precision remat freeze layer_decay unfreeze"
+).split()
 
 
 def epochs_for(n: int) -> int:

@@ -111,7 +111,8 @@ def eval_params(state: TrainState) -> tuple[Any, Any]:
     return state.ema
 
 
-def _normalise(pixels: jax.Array, mean: Channels, std: Channels) -> jax.Array:
+def normalise(pixels: jax.Array, mean: Channels, std: Channels) -> jax.Array:
+    """Return pixels (n h w c) in 0..1 as deviations from the channels' means."""
     return (pixels - jnp.array(mean)) / jnp.array(std)
 
 
@@ -190,7 +191,7 @@ def make_train_step(
 
         def loss(params: Any, stats: Any, key: jax.Array, part: Any) -> Any:
             pixels, own, first, second, targets, share = part
-            normal = _normalise(pixels, mean, std)
+            normal = normalise(pixels, mean, std)
             logits, stats = run((params, stats), normal, key=key)
             of = functools.partial(objective, logits, step=state.step, targets=targets)
             value = own * of(first) + (1 - own) * of(second)
@@ -213,7 +214,7 @@ def make_train_step(
         if sam_radius:
             worst = _uphill(state.params, grads, sam_radius)
             grads = sum_over(gradient(worst)[1], mesh)
-        stats = _mean_over(stats, mesh)
+        stats = mean_over(stats, mesh)
         updates, opt = tx.update(grads, state.opt, state.params)
         params = optax.apply_updates(state.params, updates)
         average = moved_average(state.ema, (params, stats), ema, state.step)
@@ -224,6 +225,11 @@ def make_train_step(
         after = TrainState(params, stats, opt, average, state.step + 1, memory)
         return after, metrics
 
+    return compiled(local, mesh)
+
+
+def compiled(local: Callable[..., Any], mesh: Mesh | None) -> Step:
+    """Compile a step that sums over the devices by hand; the state is donated."""
     if mesh is None:
         return jax.jit(local, donate_argnums=0)
     whole, part = PartitionSpec(), PartitionSpec(AXIS)
@@ -232,7 +238,7 @@ def make_train_step(
         mesh=mesh,
         in_specs=(whole, part, part, part, part),
         out_specs=whole,
-        check_vma=False,  # gradients are summed above, by hand
+        check_vma=False,
     )
     everywhere, shares = NamedSharding(mesh, whole), NamedSharding(mesh, part)
     return jax.jit(
@@ -314,7 +320,8 @@ def sum_over(tree: Any, mesh: Mesh | None) -> Any:
     return tree if mesh is None else jax.lax.psum(tree, AXIS)
 
 
-def _mean_over(tree: Any, mesh: Mesh | None) -> Any:
+def mean_over(tree: Any, mesh: Mesh | None) -> Any:
+    """Return the mean of the devices' trees, on each of them."""
     return tree if mesh is None else jax.lax.pmean(tree, AXIS)
 
 
@@ -334,7 +341,7 @@ def make_predict(
 
     def local(weights: Any, images: jax.Array) -> jax.Array:
         model = nnx.merge(graphdef, *weights, copy=True)
-        pixels = _normalise(images.astype(jnp.float32) / 255, mean, std)
+        pixels = normalise(images.astype(jnp.float32) / 255, mean, std)
         out = model.embed(pixels) if embed else model(pixels, train=False)
         return out.astype(jnp.float32)
 

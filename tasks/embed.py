@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,11 +18,11 @@ from data_contracts.store import Dataset
 from models.recipe import GENTLE
 from tasks.augment_settings import AugmentSettings
 from tasks.inference import Predictor, devices, fitted
-from tasks.progress import Progress
 from tasks.split import TRAIN
-from tasks.stage import Build, run_stage, stage_task
+from tasks.stage import run_stage, stage_task
 from tasks.train import run_of, train_model
 from tasks.train_settings import TrainSettings
+from tasks.write_embeddings import Embedder, embed_images
 
 VERSION = 2
 # Training images that the dictionary of patches and its axes are learnt from.
@@ -71,17 +70,6 @@ def quick_settings(settings: EmbedSettings, *, n: int) -> TrainSettings:
     )
 
 
-class Embedder(Protocol):
-    """What turns images (n, h, w, 3), uint8, into embeddings (n, width)."""
-
-    @property
-    def width(self) -> int:
-        """Length of an embedding."""
-
-    def embed(self, images: Array) -> NDArray[np.float32]:
-        """Return the embeddings of `images`."""
-
-
 class OnPatches:
     """An encoder that was learnt from the patches of training images."""
 
@@ -99,26 +87,6 @@ class OnPatches:
     def embed(self, images: Array) -> NDArray[np.float32]:
         """Return the embeddings (n, width) of images (n, h, w, 3), uint8."""
         return self._encoder.embed(fitted(images, size=self._side))
-
-
-def embed_images(build: Build, encoder: Callable[[], Embedder], *, run: str) -> None:
-    """Write the embeddings of all readable images, chunk by chunk."""
-    assert build.parent is not None
-    build.writer.annotate(encoder=run)
-    predictor, dataset = encoder(), build.parent
-    out = build.writer.allocate_embeddings(dataset.n, width=predictor.width)
-    readable = dataset.column("ok")
-    step = out.chunks[0]
-    with Progress("embed", total=dataset.n, unit="images") as progress:
-        for first in range(0, dataset.n, step):
-            block = np.zeros((min(step, dataset.n - first), predictor.width), "f4")
-            for start in range(first, first + len(block), dataset.chunk):
-                stop = min(start + dataset.chunk, first + len(block))
-                images = np.asarray(dataset.images[start:stop])
-                block[start - first : stop - first] = predictor.embed(images)
-                progress.advance(stop - start)
-            block[~readable[first : first + len(block)]] = 0
-            out[first : first + len(block)] = block
 
 
 @stage_task(retries=1)

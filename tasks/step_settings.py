@@ -49,12 +49,14 @@ def check_steps(settings: Any) -> None:
                 f" optimizer={settings.optimizer}. Set optimizer=adamw, or another"
                 " schedule"
             )
-        if settings.freeze is not None or settings.layer_decay < 1:
+        apart = settings.freeze is not None or settings.layer_decay < 1
+        if apart or settings.unfreeze:
             raise ValueError(
                 "schedule=schedule_free keeps an average of all weights alike, and"
-                " freeze and layer_decay set parts apart; came"
-                f" freeze={settings.freeze} layer_decay={settings.layer_decay:g}. Set"
-                " another schedule, or freeze=none and layer_decay=1"
+                " freeze, layer_decay and unfreeze set parts apart; came"
+                f" freeze={settings.freeze} layer_decay={settings.layer_decay:g}"
+                f" unfreeze={settings.unfreeze:g}. Set another schedule, or"
+                " freeze=none, layer_decay=1 and unfreeze=0"
             )
         if settings.ema != RECIPE.ema:
             raise ValueError(

@@ -21,13 +21,14 @@ from models.durable import write_over
 from models.machine import memory
 from models.recipe import Augment, Recipe, batch_for, epochs_for, views_for
 from tasks.calibration import fit_temperature
+from tasks.frozen import Taught, fit_head
 from tasks.inference import Predictor, devices, predict_rows
 from tasks.inpaint import keep_beside
 from tasks.labels import hierarchy_of
 from tasks.progress import Progress
 from tasks.split import TRAIN, VAL
 from tasks.stage import stage_task
-from tasks.train_settings import Feed, TrainSettings
+from tasks.train_settings import Feed, Probe, TrainSettings
 from tasks.transfer import begin_from, content_of, from_champion, triple
 
 log = logging.getLogger("sightline")
@@ -206,7 +207,7 @@ def _train(
     from models.backbones import create_model
     from models.checkpoint import save_model
     from models.feed import BatchSource
-    from models.fit import FitSettings, fit
+    from models.fit import FitSettings, fit, write_history
     from models.steps import device_mesh
 
     dataset = Dataset(source)
@@ -250,29 +251,11 @@ def _train(
         val_rows=val,
         read=dataset.take,
         chunk=dataset.chunk,
-        resident=_fits(len(rows) + len(val), size, settings.feed),
+        resident=fits_memory(len(rows) + len(val), size, settings.feed),
         weights=weights_of(dataset) if dataset.has("weight") else None,
         sampling=recipe.balance.sampling,
         num_classes=len(ids),
     )
-    total = recipe.epochs * feed.epoch_size
-    with Progress("train", total=total, unit="images") as bar:
-        result = fit(
-            model,
-            feed,
-            recipe=recipe,
-            settings=FitSettings(
-                seed=settings.seed,
-                patience=settings.patience,
-                max_minutes=settings.max_minutes,
-            ),
-            mean=mean,
-            std=std,
-            run_dir=folder,
-            mesh=device_mesh(recipe.batch_size // recipe.accumulate),
-            init=(begin.params, begin.stats) if begin else None,
-            on_progress=bar.reach,
-        )
     meta = {
         "preset": str(settings.preset),
         "head": recipe.balance.head,
@@ -287,6 +270,34 @@ def _train(
         "hierarchy": hierarchy_of(dataset, ids),
         "inpaint": _settings_of(dataset, "inpaint"),
     }
+    if begin is not None and settings.probe != Probe.none:
+        begin, result = fit_head(
+            source,
+            begin,
+            meta,
+            Taught(rows, val, classes, weights_of(dataset)),
+            content=content_of(str(settings.init), home=folder.parent.parent),
+        )
+        write_history(folder, result.history)
+    if settings.probe != Probe.only:
+        total = recipe.epochs * feed.epoch_size
+        with Progress("train", total=total, unit="images") as bar:
+            result = fit(
+                model,
+                feed,
+                recipe=recipe,
+                settings=FitSettings(
+                    seed=settings.seed,
+                    patience=settings.patience,
+                    max_minutes=settings.max_minutes,
+                ),
+                mean=mean,
+                std=std,
+                run_dir=folder,
+                mesh=device_mesh(recipe.batch_size // recipe.accumulate),
+                init=(begin.params, begin.stats) if begin else None,
+                on_progress=bar.reach,
+            )
     meta["temperature"] = temperature_of(
         result.params, result.stats, meta, dataset, val, classes[val]
     )
@@ -352,7 +363,7 @@ def _settings_of(dataset: Dataset, stage: str) -> dict[str, Any] | None:
     return found[-1] if found else None
 
 
-def _fits(n: int, size: int, feed: Feed) -> bool:
+def fits_memory(n: int, size: int, feed: Feed) -> bool:
     """Whether `n` images of side `size` wait in memory, of the device if it has any."""
     if feed != Feed.auto:
         return feed == Feed.memory

@@ -67,12 +67,28 @@ class Preset(StrEnum):
     siglip_base = "siglip_base"
 
 
+class Probe(StrEnum):
+    """Whether a head is fitted to frozen features before anything is trained."""
+
+    none = "none"
+    first = "first"
+    only = "only"
+
+
 class Feed(StrEnum):
     """Where the training images wait."""
 
     auto = "auto"
     memory = "memory"
     stream = "stream"
+
+
+# What says how epochs go, and nothing where there is none.
+BY_EPOCHS = frozenset(
+    "layer_decay unfreeze optimizer epochs batch_size schedule learning_rate"
+    " weight_decay sam_radius accumulate precision remat warmup clip ema"
+    " label_smoothing loss balance patience max_minutes augment".split()
+)
 
 
 class TrainSettings(Settings):
@@ -84,8 +100,8 @@ class TrainSettings(Settings):
     preset: Preset = Field(Preset(RECIPE.preset), description="The network.")
     init: str | None = Field(
         None,
-        description="Weights to start from: a file, NAME@VERSION, hf:owner/name[/file];"
-        " none: fresh.",
+        description="Weights to start from: a file, NAME@VERSION, run:RUN,"
+        " hf:owner/name[/file]; none: fresh.",
     )
     freeze: str | None = Field(
         None,
@@ -97,6 +113,18 @@ class TrainSettings(Settings):
         gt=0,
         le=1,
         description="Learning rate of a stage, as a share of the next one's.",
+    )
+    unfreeze: float = Field(
+        RECIPE.unfreeze,
+        ge=0,
+        lt=1,
+        description="Share of the steps until all parts learn: the head at once, the"
+        " stem last; 0: all at once.",
+    )
+    probe: Probe = Field(
+        Probe.none,
+        description="Fit the head to the frozen features of init: first, to go on from"
+        " there, or only, which takes seconds.",
     )
     optimizer: Optimizer = Field(
         Optimizer(RECIPE.optimizer), description="How weights are stepped."
@@ -217,10 +245,41 @@ class TrainSettings(Settings):
                 f"preset={self.preset} has {stages} stages; came freeze={self.freeze}."
                 f" Set freeze={stages} or less, or freeze=backbone"
             )
-        if self.freeze == "backbone" and self.layer_decay < 1:
+        if self.freeze == "backbone" and (self.layer_decay < 1 or self.unfreeze):
             raise ValueError(
-                "freeze=backbone leaves no stage for layer_decay to slow down. Leave"
-                " layer_decay out"
+                "freeze=backbone leaves no stage for layer_decay to slow down, or for"
+                " unfreeze to wake. Leave them out"
+            )
+        if self.unfreeze and self.init is None and not self.updates:
+            raise ValueError(
+                f"unfreeze={self.unfreeze:g} would first train a head on weights that"
+                " have learnt nothing. Name some to start from by init, or leave"
+                " unfreeze out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _fits_a_probe(self) -> Self:
+        if self.probe == Probe.none:
+            return self
+        if self.init is None:
+            raise ValueError(
+                f"probe={self.probe} fits a head to the features of weights that have"
+                " learnt; an update and fresh weights have none such. Name some by"
+                " init, or leave probe out"
+            )
+        if self.balance in (BalanceKind.ldam, BalanceKind.ldam_deferred):
+            raise ValueError(
+                f"balance={self.balance} trains a head of angles, which"
+                f" probe={self.probe} cannot fit. Set another balance, or probe=none"
+            )
+        alone = self.probe == Probe.only
+        given = sorted(BY_EPOCHS & self.model_fields_set)
+        if alone and (self.freeze not in (None, "backbone") or given):
+            said = ", ".join(given) or f"freeze={self.freeze}"
+            raise ValueError(
+                "probe=only fits the head alone, in one go and without epochs; came"
+                f" {said} as well. Leave that out, or set probe=first"
             )
         return self
 
@@ -280,7 +339,9 @@ class TrainSettings(Settings):
         A run that an earlier version made is so found again.
         """
         plain = self.of_the_network().model_dump(mode="json")
-        usual = {n: type(self).model_fields[n].default for n in ("init", *LATER)}
+        usual = {
+            n: type(self).model_fields[n].default for n in ("init", "probe", *LATER)
+        }
         return {k: v for k, v in plain.items() if k not in usual or v != usual[k]}
 
     @property

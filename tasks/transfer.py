@@ -18,7 +18,7 @@ from models.presets import check_side
 from models.pretrained import Weights, read_weights
 from tasks import hub
 from tasks.inference import devices
-from tasks.starts import VERSION_OF
+from tasks.starts import RUN_OF, VERSION_OF
 
 log = logging.getLogger("sightline")
 
@@ -74,6 +74,8 @@ def content_of(init: str, *, home: Path) -> str:
     """Return a digest that tells apart what `init` stood for at different times."""
     if found := VERSION_OF.fullmatch(init):
         return str(_version(found, home=home)["run_id"])
+    if found := RUN_OF.fullmatch(init):
+        return _run(found, home=home).name
     weights, folder = _read(init, home=home)
     return digest(weights.sha256, hub.pixels_of(folder))
 
@@ -92,11 +94,11 @@ def begin_from(
     A version of ours keeps its head too, where it knows the very same classes.
 
     Args:
-        init: A weights file, NAME@VERSION, or hf:owner/name[/file].
+        init: A weights file, NAME@VERSION, run:RUN, or hf:owner/name[/file].
         preset: The network.
         model: The network with fresh weights; it stays.
         classes: Names of the classes to learn.
-        home: The workspace: `models` and `cache` are in it.
+        home: The workspace: `models`, `runs` and `cache` are in it.
         head: "linear" or "cosine".
 
     Raises:
@@ -106,11 +108,16 @@ def begin_from(
     """
     from flax import nnx
 
+    folder = None
     if found := VERSION_OF.fullmatch(init):
+        folder = Path(_version(found, home=home)["uri"])
+    elif found := RUN_OF.fullmatch(init):
+        folder = _run(found, home=home)
+    if folder is not None:
         parts = nnx.split(model, nnx.Param, ...)[1:]
         fresh = tuple(nnx.as_pure(part) for part in parts)
-        return _from_version(
-            found, preset, fresh, classes=classes, home=home, head=head
+        return _from_ours(
+            init, folder / "model", preset, fresh, classes=classes, head=head
         )
     return _from_file(init, preset, model, home=home)
 
@@ -169,22 +176,36 @@ def _version(found: re.Match[str], *, home: Path) -> dict[str, Any]:
     )
 
 
-def _from_version(
-    found: re.Match[str],
+def _run(found: re.Match[str], *, home: Path) -> Path:
+    """Return the folder of a finished run.
+
+    Raises:
+        UsageError: There is none such.
+    """
+    folder = home / "runs" / found[1]
+    if not (folder / "model").is_dir():
+        raise UsageError(
+            f"init={found[0]}: {home / 'runs'} holds no finished run of that name."
+            " Look there, or take a version: init=NAME@VERSION."
+        )
+    return folder
+
+
+def _from_ours(
+    init: str,
+    folder: Path,
     preset: str,
     fresh: Any,
     *,
     classes: list[str],
-    home: Path,
     head: str,
 ) -> Begin:
     from models.checkpoint import load_model
 
-    row = _version(found, home=home)
-    params, stats, meta = load_model(Path(row["uri"]) / "model")
+    params, stats, meta = load_model(folder)
     if meta["preset"] != preset:
         raise UsageError(
-            f"init={found[0]} is a {meta['preset']}; came preset={preset}. Set"
+            f"init={init} is a {meta['preset']}; came preset={preset}. Set"
             f" preset={meta['preset']}."
         )
     params, stats = _plain(params), _plain(stats)
@@ -194,14 +215,14 @@ def _from_version(
         order = [known.index(name) for name in classes]
         turned = {name: leaf[..., order] for name, leaf in params["head"].items()}
     params = {**params, "head": turned if same else fresh[0]["head"]}
-    _same_shapes((params, stats), fresh, named=found[0])
+    _same_shapes((params, stats), fresh, named=init)
     kept = "with its head" if same else "under a fresh head"
     return Begin(
         params,
         stats,
         triple(meta["mean"]),
         triple(meta["std"]),
-        notes=(f"Started from {found[0]}, {kept}.",),
+        notes=(f"Started from {init}, {kept}.", *meta.get("about", ())),
     )
 
 

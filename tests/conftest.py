@@ -28,7 +28,8 @@ os.environ |= {
     # As a run of its own has it, whoever touches JAX first.
     "JAX_NUM_CPU_DEVICES": str(cores()),
     "JAX_PLATFORMS": os.environ.get("JAX_PLATFORMS", "cpu"),
-    "PREFECT_HOME": str(CACHE / "prefect"),
+    # Tests run in several processes, and a server has one of these to itself.
+    "PREFECT_HOME": str(CACHE / f"prefect{os.environ.get('PYTEST_XDIST_WORKER', '')}"),
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",
     "GX_ANALYTICS_ENABLED": "false",

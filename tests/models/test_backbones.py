@@ -103,7 +103,7 @@ SMALLEST = {
 def test_every_family_takes_a_training_step_and_holds_still_what_is_frozen(name):
     model = build(SMALLEST[name], num_classes=3, rngs=nnx.Rngs(0))
     recipe = Recipe(freeze="1", layer_decay=0.5)
-    tx = by_parts(muon(1e-2), recipe, model)
+    tx = by_parts(muon(1e-2), recipe, model, steps=10)
     graphdef, state = create_state(model, tx)
     weights = state.params, state.stats
     step = make_train_step(
@@ -158,6 +158,21 @@ def test_the_learning_rate_falls_from_head_to_stem():
     params = {part: jnp.ones(2) for part in range(3)}
     updates, _ = tx.update(params, tx.init(params), params)
     assert [float(updates[part][0]) for part in range(3)] == [-0.25, -0.5, -1]
+
+
+def test_parts_wake_from_the_head_to_the_stem():
+    tx = by_depth(
+        optax.sgd(1.0), lambda path: path[0], frozen=1, decay=1.0, parts=4, waking=4
+    )
+    params = {part: jnp.ones(2) for part in range(4)}
+    state, learns = tx.init(params), []
+    for _ in range(5):
+        updates, state = tx.update(params, state, params)
+        learns.append([bool(updates[part][0]) for part in range(4)])
+    assert [row[0] for row in learns] == [False] * 5
+    assert [row[1] for row in learns] == [False] * 4 + [True]
+    assert [row[2] for row in learns] == [False] * 2 + [True] * 3
+    assert all(row[3] for row in learns)
 
 
 def test_images_too_small_for_a_network_are_refused():

@@ -57,7 +57,7 @@ def test_an_update_goes_on_at_a_share_of_the_rate():
         ),
         (
             {"schedule": "schedule_free", "optimizer": "sgd", "layer_decay": 0.5},
-            "freeze and layer_decay set parts apart",
+            "freeze, layer_decay and unfreeze set parts apart",
         ),
         ({"accumulate": 8, "batch_size": 15}, "came batch_size=15. Lower accumulate"),
         ({"accumulate": 0}, "accumulate"),

@@ -15,14 +15,16 @@ import pytest
 from pydantic import ValidationError
 
 from data_contracts.errors import SchemaError, UsageError, WorkspaceError
+from data_contracts.store import Dataset
 from flows.update import UpdateTrainSettings
 from models import registry
 from models.backbones import create_model, vit
 from models.checkpoint import load_model
-from tasks import hub
+from tasks import frozen, hub
 from tasks.augment_settings import AugmentSettings
 from tasks.clean import CleanSettings, clean_dataset
-from tasks.split import SplitSettings, split_dataset
+from tasks.inference import Predictor
+from tasks.split import VAL, SplitSettings, split_dataset
 from tasks.train import train_model
 from tasks.train_settings import Preset, TrainSettings
 from tasks.transfer import begin_from, check_start, content_of
@@ -155,8 +157,19 @@ def test_a_fetched_file_that_changed_is_refused(host, tmp_path):
         ({"freeze": "head"}, "pattern"),
         (
             {"init": "a@1", "freeze": "backbone", "layer_decay": 0.5},
-            "Leave layer_decay out",
+            "Leave them out",
         ),
+        ({"init": "a@1", "freeze": "backbone", "unfreeze": 0.5}, "Leave them out"),
+        ({"unfreeze": 0.5}, "Name some to start from by init"),
+        (
+            {"init": "a@1", "unfreeze": 0.5, "schedule": "schedule_free"}
+            | {"optimizer": "adamw"},
+            "unfreeze=0",
+        ),
+        ({"probe": "first"}, "Name some by init"),
+        ({"init": "a@1", "probe": "only", "epochs": 3}, "came epochs as well"),
+        ({"init": "a@1", "probe": "only", "freeze": "2"}, "came freeze=2 as well"),
+        ({"init": "a@1", "probe": "first", "balance": "ldam"}, "head of angles"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(settings, said):
@@ -226,6 +239,39 @@ def test_a_linear_probe_moves_the_head_alone(tmp_path):
             functools.partial(np.allclose, rtol=1e-5), *map(_plain, pair(name))
         )
         assert all(jax.tree.leaves(same)) == (name != "head")
+
+
+def test_a_probe_alone_fits_the_head_on_kept_features(tmp_path, monkeypatch):
+    source = divided(tmp_path)
+    ask = {"preset": "vit_tiny", "init": str(MINI), "probe": "only"}
+
+    def probe(seed):
+        settings = TrainSettings(**ask, seed=seed)
+        return train_model(source, settings, name="toy", runs=str(tmp_path / "runs"))
+
+    found = probe(0)
+    params, *_ = load_model(found.model)
+    fresh = begin(str(MINI), tmp_path).params
+    for name in fresh:
+        same = jax.tree.map(np.array_equal, _plain(params[name]), _plain(fresh[name]))
+        assert all(jax.tree.leaves(same)) == (name != "head")
+    assert found.epochs_run == 1
+    assert "fitted to frozen features: top-1" in found.notes[-1]
+    (line,) = found.history
+    dataset = Dataset(source)
+    val = np.flatnonzero(dataset.column("use") == VAL)
+    answers = Predictor.load(found.model)(dataset.take(val)).argmax(1)
+    known = [dataset.names("label_names")[label] for label in dataset.column("label")]
+    right = [
+        found.classes[a] == known[row] for a, row in zip(answers, val, strict=True)
+    ]
+    assert np.mean(right) == pytest.approx(line["val_top1"])
+
+    monkeypatch.setattr(frozen, "embed_images", None)  # a second one finds them
+    assert probe(1).run != found.run
+    fit = trained(source, tmp_path, preset="vit_tiny", init=str(MINI), probe="first")
+    assert fit.notes[-1] == found.notes[-1]
+    assert fit.run != found.run
 
 
 def test_a_version_lends_its_backbone_and_to_the_same_classes_its_head(tmp_path):

@@ -1,0 +1,190 @@
+"""Pretrain: images without labels in, a version to start others from out."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from prefect import flow
+from pydantic import Field, model_validator
+
+from data_contracts.config import Settings
+from data_contracts.references import Reference
+from flows import workspace
+from flows.result import Clock, RunResult
+from flows.stages import (
+    CleanSettings,
+    ContractSettings,
+    DecodeSettings,
+    DenoiseSettings,
+    EvaluateSettings,
+    GateSettings,
+    SourceSettings,
+    SplitSettings,
+    StageSettings,
+    TrainSettings,
+    last,
+    learn,
+    prepare,
+)
+from flows.train import commands
+from models.presets import side_problem
+from tasks.pretrain import (
+    Pretrained,
+    PretrainSettings,
+    can_be_judged,
+    pretrain_model,
+)
+from tasks.train_settings import Probe
+
+
+class PretrainConfig(Settings):
+    """Settings of `sightline pretrain`."""
+
+    data: str = Field(description="Folder, manifest, Parquet, archive, VOC or COCO.")
+    name: str = Field(description="Name of the model and its dataset.")
+    source: SourceSettings = Field(SourceSettings(), description="What to list.")
+    decode: DecodeSettings = Field(DecodeSettings(), description="How to decode.")
+    contracts: ContractSettings = Field(
+        ContractSettings(), description="What to put up with."
+    )
+    clean: CleanSettings = Field(CleanSettings(), description="What to leave out.")
+    denoise: DenoiseSettings = Field(DenoiseSettings(), description="What to filter.")
+    split: SplitSettings = Field(SplitSettings(), description="How to divide.")
+    pretrain: PretrainSettings = Field(
+        PretrainSettings(), description="How the network learns."
+    )
+    evaluate: EvaluateSettings = Field(
+        EvaluateSettings(), description="How to measure a head on its features."
+    )
+    gate: GateSettings = Field(GateSettings(), description="What a version must reach.")
+
+    @model_validator(mode="after")
+    def _images_large_enough(self) -> PretrainConfig:
+        if said := side_problem(self.pretrain.preset, self.decode.image_size):
+            raise ValueError(said)
+        return self
+
+
+class Unjudged(Reference):
+    """A network that learnt from images of which too few have labels to judge it."""
+
+    found: Pretrained
+    seconds: dict[str, float] = Field(description="Wall time by stage.")
+    exit_code: int = 0
+
+    def text(self) -> str:
+        """Return the result for a person."""
+        found = self.found
+        return "\n".join(
+            [
+                f"Pretrained on {found.images:,} images; too few of them have labels to"
+                " judge it by, so that no version was registered.",
+                "",
+                f"  views that find each other  {found.found_again:.1%}",
+                f"  seconds                     {sum(self.seconds.values()):.0f}",
+                f"  start from it               init=run:{found.run}",
+            ]
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the result as plain JSON values."""
+        return self.model_dump(mode="json")
+
+
+@flow(name="pretrain")
+def pretrain(
+    data: str,
+    name: str,
+    source: SourceSettings = SourceSettings(),
+    decode: DecodeSettings = DecodeSettings(),
+    contracts: ContractSettings = ContractSettings(),
+    clean: CleanSettings = CleanSettings(),
+    denoise: DenoiseSettings = DenoiseSettings(),
+    split: SplitSettings = SplitSettings(),
+    pretrain: PretrainSettings = PretrainSettings(),
+    evaluate: EvaluateSettings = EvaluateSettings(),
+    gate: GateSettings = GateSettings(),
+) -> RunResult | Unjudged:
+    """Learn from images alone; judge by a head on the features, gate, register.
+
+    Args:
+        data: Folder, manifest, Parquet, archive, Pascal VOC or COCO.
+        name: Name of the model and its dataset.
+        source: What to list.
+        decode: How to decode.
+        contracts: What to put up with.
+        clean: What to leave out.
+        denoise: What to filter.
+        split: How to divide.
+        pretrain: How the network learns.
+        evaluate: How to measure a head on its features.
+        gate: What a version must reach.
+    """
+    return run_stages(
+        PretrainConfig(
+            data=data,
+            name=name,
+            source=source,
+            decode=decode,
+            contracts=contracts,
+            clean=clean,
+            denoise=denoise,
+            split=split,
+            pretrain=pretrain,
+            evaluate=evaluate,
+            gate=gate,
+        )
+    )
+
+
+def run_stages(config: PretrainConfig) -> RunResult | Unjudged:
+    """Run every stage in order; inside a flow run each is a Prefect task."""
+    workspace.prepare()
+    clock, uri = Clock(), workspace.dataset_uri(config.name)
+    shared = {
+        name: getattr(config, name)
+        for name in PretrainConfig.model_fields
+        if name in StageSettings.model_fields
+    }
+    settings = StageSettings(**shared)
+    datasets, contracts = prepare(
+        config.data, settings, uri=uri, clock=clock, without_labels=True
+    )
+    with clock.stage("pretrain"):
+        found = pretrain_model(
+            last(datasets),
+            config.pretrain,
+            name=config.name,
+            runs=str(workspace.runs_root()),
+        )
+    if not can_be_judged(last(datasets)):
+        return Unjudged(found=found, seconds=clock.seconds)
+    judged = settings.model_copy(
+        update={
+            "train": TrainSettings(
+                preset=config.pretrain.preset,
+                init=f"run:{found.run}",
+                probe=Probe.only,
+            )
+        }
+    )
+    return learn(
+        datasets,
+        contracts,
+        judged,
+        name=config.name,
+        clock=clock,
+        config=judged.model_dump(mode="json")
+        | config.model_dump(mode="json", include={"name", "data", "pretrain"}),
+        commands=commands("pretrain", config),
+    )
+
+
+def run(config: PretrainConfig) -> RunResult | Unjudged:
+    """Pretrain as a Prefect flow if a server is named, else in plain Python."""
+    if not os.environ.get("PREFECT_API_URL"):
+        return run_stages(config)
+    sections = {name: getattr(config, name) for name in PretrainConfig.model_fields}
+    result: RunResult | Unjudged = pretrain(**sections)
+    return result
