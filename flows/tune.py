@@ -43,6 +43,7 @@ from tasks.label_review import read_reviews
 from tasks.rates import RatesFound, find_rates
 from tasks.search_draws import changed
 from tasks.train import train_model
+from tasks.train_settings import Probe
 from tasks.transfer import check_start
 from tasks.tune import (
     Search,
@@ -78,6 +79,11 @@ class TuneConfig(TrainConfig):
             raise ValueError(
                 "materialise.views stores the views of one recipe, and a search changes"
                 " recipes. Leave materialise.views out"
+            )
+        if self.train.probe == Probe.only:
+            raise ValueError(
+                "probe=only trains in no epochs, which is all that a search changes."
+                " Set probe=first or none"
             )
         if self.tune.find == Find.rate:
             return self
