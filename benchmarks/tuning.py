@@ -113,7 +113,6 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--measure", default="log_loss", choices=("log_loss", "top1"))
     given = parser.parse_args()
-    logging.getLogger("sightline").setLevel(logging.WARNING)
     from flows import workspace
     from flows.result import Clock
     from flows.stages import TrainSettings
@@ -143,6 +142,7 @@ def main() -> None:
         ),
     )
     workspace.prepare()
+    logging.getLogger("sightline").setLevel(logging.WARNING)
     source, runs = source_of(config, clock=Clock()), str(workspace.runs_root())
     search = search_on(source, config, runs=runs)
     outcome = settle(search)

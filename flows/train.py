@@ -34,6 +34,7 @@ from flows.stages import (
     learn,
     prepare,
 )
+from models.design import views_problem
 from models.presets import side_problem
 from tasks.embed import Encoder
 from tasks.label_review import read_reviews
@@ -50,6 +51,9 @@ class TrainConfig(StageSettings):
     @model_validator(mode="after")
     def _images_large_enough(self) -> TrainConfig:
         if said := side_problem(self.train.preset, self.decode.image_size):
+            raise ValueError(said)
+        size, design = self.decode.image_size, self.train.network.design
+        if said := views_problem(self.train.preset, design, size):
             raise ValueError(said)
         return self
 
@@ -136,6 +140,7 @@ def run_stages(config: TrainConfig) -> RunResult:
         config.train.preset,
         image_size=config.decode.image_size,
         home=workspace.home(),
+        design=config.train.network.design,
     )
     clock = Clock()
     datasets, contracts = images_of(config, clock=clock)

@@ -24,6 +24,7 @@ from flows.stages import (
 )
 from flows.train import commands
 from tasks.label_review import read_reviews, reviews_of
+from tasks.network_settings import like_champion
 from tasks.register import (
     champion_config,
     champion_datasets,
@@ -216,12 +217,13 @@ def _like_champion(
     if kept.get("probe") == "only" and train.freeze is None:
         same["freeze"] = "backbone"  # its features stay what they are
     try:
+        same["network"] = like_champion(train.network, kept.get("network") or {})
         return UpdateTrainSettings.model_validate(train.model_dump() | same)
     except ValidationError as error:
         said = error.errors()[0]["msg"].removeprefix("Value error, ")
-        raise UsageError(
-            f"With the champion's own settings of train: {said}."
-        ) from error
+    except ValueError as error:
+        said = str(error)
+    raise UsageError(f"With the champion's own settings of train: {said}.")
 
 
 def run(config: UpdateConfig) -> RunResult | NothingNew:

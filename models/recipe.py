@@ -7,6 +7,8 @@ that settings can be listed without it.
 
 import dataclasses
 
+from models.design import PLAIN, Design
+
 # Passes over a large dataset are fewer: this many images seen, at least so many times.
 VIEWS = 300_000
 LEAST_EPOCHS, MOST_EPOCHS = 16, 110
@@ -225,6 +227,7 @@ class Recipe:
         freeze: What is not trained: "backbone", or how many stages after the stem.
         layer_decay: Learning rate of a stage, as a share of the next one's.
         unfreeze: Share of the steps until the last part learns too, see `optim`.
+        network: Choices beside the preset, less views at test time.
     """
 
     preset: str = "small"
@@ -252,6 +255,7 @@ class Recipe:
     freeze: str | None = None
     layer_decay: float = 1.0
     unfreeze: float = 0.0
+    network: Design = PLAIN
 
     def __repr__(self) -> str:
         """Name every field but later ones at their defaults.
@@ -271,7 +275,7 @@ class Recipe:
 TUNING = 3 / 14
 # Fields of `Recipe` that came after runs were made without them.
 LATER = (
-    "schedule sam_radius accumulate precision remat freeze layer_decay unfreeze"
+    "schedule sam_radius accumulate precision remat freeze layer_decay unfreeze network"
 ).split()
 
 

@@ -49,7 +49,7 @@ def _recomputed(kind: type) -> type:
     whole: Callable[..., Any] = kind.__call__  # type: ignore[operator]
 
     def call(block: Any, *given: Any, **options: Any) -> Any:
-        named = dict(enumerate(given)) | options
+        named = {str(place): value for place, value in enumerate(given)} | options
         arrays = _of_type(named, jax.Array)
         parts = {"": block} | _of_type(named, nnx.Pytree)
         # Flags such as `train` choose the program, so they may not become arrays.
@@ -60,7 +60,7 @@ def _recomputed(kind: type) -> type:
             inner = nnx.merge(graphdef, state)
             every = arrays | inner | flags
             own = every.pop("")
-            places = [every.pop(index) for index in range(len(given))]
+            places = [every.pop(str(place)) for place in range(len(given))]
             out = whole(own, *places, **every)
             return out, nnx.state(inner, nnx.Not(nnx.Param))
 

@@ -14,6 +14,7 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from models.augment import view
+from models.design import PLAIN, Design
 from models.forward import forward
 from models.losses import remembered
 from models.machine import cores
@@ -21,6 +22,7 @@ from models.objective import Objective, margin_of
 from models.optim import evaluation_weights
 from models.recipe import Augment
 from models.remat import late
+from models.scales import answer
 
 AXIS = "batch"
 LEAST_SHARE = 8  # images of a batch that a device is worth waking for
@@ -332,17 +334,20 @@ def make_predict(
     std: Channels,
     mesh: Mesh | None = None,
     embed: bool = False,
+    design: Design = PLAIN,
 ) -> Predict:
     """Compile predict(params, stats, images) to float32 logits (n c).
 
     Images are uint8 (n h w c); params and stats come from `eval_params`. With `embed`
-    the result is the embeddings (n d) that the head sees.
+    the result is the embeddings (n d) that the head sees. Both are means over the views
+    of `design`, see `scales`.
     """
 
     def local(weights: Any, images: jax.Array) -> jax.Array:
         model = nnx.merge(graphdef, *weights, copy=True)
         pixels = normalise(images.astype(jnp.float32) / 255, mean, std)
-        out = model.embed(pixels) if embed else model(pixels, train=False)
+        ask = model.embed if embed else functools.partial(model, train=False)
+        out = answer(ask, pixels, design)
         return out.astype(jnp.float32)
 
     if mesh is None:

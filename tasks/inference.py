@@ -44,8 +44,8 @@ class Predictor:
     """A model that answers: images in, probabilities out.
 
     Attributes:
-        meta: What `save_model` kept: preset, classes, image size, temperature,
-            decoding.
+        meta: What `save_model` kept: preset, network, classes, image size,
+            temperature, decoding.
         width: Length of an embedding.
     """
 
@@ -54,6 +54,7 @@ class Predictor:
         from flax import nnx
 
         from models.backbones import create_model
+        from models.design import Design
         from models.feed import place
         from models.steps import make_predict
 
@@ -61,12 +62,14 @@ class Predictor:
         self.meta = meta
         # Every device gets the same number of rows.
         self._width = -(-BATCH // mesh.size) * mesh.size
+        design = Design.of(self.meta.get("network"))
         model = create_model(
             self.meta["preset"],
             num_classes=len(self.meta["classes"]),
             image_size=self.meta["image_size"],
             seed=0,
             head=self.meta.get("head", "linear"),
+            design=design,
         )
         graphdef, *_ = nnx.split(model, nnx.Param, ...)
         compiled = functools.partial(
@@ -75,6 +78,7 @@ class Predictor:
             mean=self._channels("mean"),
             std=self._channels("std"),
             mesh=mesh,
+            design=design,
         )
         self._predict, self._embed = compiled(), compiled(embed=True)
         self.width = model.head.in_features

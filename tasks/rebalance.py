@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from pathlib import Path
 from typing import Any
@@ -38,19 +39,22 @@ MOST_ROWS = 200_000
 def rebalance_model(
     source: DatasetRef, trained: Trained, settings: TrainSettings
 ) -> Trained:
-    """Return `trained` with the head that the settings ask for, in a run of its own.
+    """Return `trained` with the head and views that the settings ask for.
 
-    The network stays as it is, so that several heads cost one training.
+    That is a run of its own. The network stays as it is, so that several heads cost one
+    training.
 
     Args:
         source: The dataset that it was trained on.
         trained: A finished run of `train_model`.
         settings: How to train.
     """
-    if settings.head == HeadKind.trained and not settings.thresholds:
+    views = settings.network.design.views
+    if settings.head == HeadKind.trained and not settings.thresholds and not views:
         return trained
-    details = settings.balance_details
-    name = digest(settings.head, settings.thresholds, details, settings.seed, VERSION)
+    given = [settings.head, settings.thresholds, settings.balance_details]
+    # Runs that knew of no views keep their names.
+    name = digest(*given, settings.seed, VERSION, *([views] if views else []))
     before = Path(trained.folder)
     return run_once(
         before.with_name(f"{before.name}-{settings.head}-{name[:6]}"),
@@ -66,6 +70,7 @@ def _rebalance(
 
     dataset, before = Dataset(source), Path(trained.folder)
     params, stats, meta = load_model(trained.model)
+    meta["network"] = dataclasses.asdict(settings.network.design)
     names = dataset.names("label_names")
     ids = [names.index(name) for name in trained.classes]
     classes = class_of_rows(dataset, ids, labels_to_learn(dataset))

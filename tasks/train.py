@@ -231,6 +231,7 @@ def _train(
         image_size=size,
         seed=settings.seed,
         head=recipe.balance.head,
+        design=recipe.network,
     )
     if settings.init is not None:
         begin = begin_from(
@@ -259,6 +260,7 @@ def _train(
     meta = {
         "preset": str(settings.preset),
         "head": recipe.balance.head,
+        "network": dataclasses.asdict(recipe.network),
         "classes": [names[label] for label in ids],
         "image_size": size,
         "temperature": 1.0,
@@ -353,6 +355,7 @@ def recipe_of(settings: TrainSettings, *, n: int) -> Recipe:
     values["augment"] = (
         Augment(**given.model_dump()) if given else views_for(values["epochs"])
     )
+    values["network"] = settings.network.design
     values["batch_size"] = settings.batch_size or batch_for(n)
     return Recipe(**values)
 

@@ -28,7 +28,8 @@ from tasks.loss_settings import (
     LossDetails,
     LossKind,
 )
-from tasks.starts import init_problem
+from tasks.network_settings import NetworkSettings, check_network
+from tasks.starts import RUN_OF, VERSION_OF, init_problem
 from tasks.step_settings import (
     RECIPE,
     Optimizer,
@@ -98,6 +99,9 @@ class TrainSettings(Settings):
     updates: ClassVar[bool] = False
 
     preset: Preset = Field(Preset(RECIPE.preset), description="The network.")
+    network: NetworkSettings = Field(
+        NetworkSettings(), description="What the network has beside its preset."
+    )
     init: str | None = Field(
         None,
         description="Weights to start from: a file, NAME@VERSION, run:RUN,"
@@ -234,6 +238,10 @@ class TrainSettings(Settings):
             raise ValueError(said)
         if self.updates and "preset" not in self.model_fields_set:
             return self  # the champion's is not known yet
+        foreign = self.init or ""
+        if VERSION_OF.fullmatch(foreign) or RUN_OF.fullmatch(foreign):
+            foreign = ""
+        check_network(self.preset, self.network, foreign=foreign)
         if self.freeze is not None and self.init is None and not self.updates:
             raise ValueError(
                 f"freeze={self.freeze} would keep weights that have learnt nothing."
@@ -324,6 +332,7 @@ class TrainSettings(Settings):
             "feed": Feed.auto,
             "head": HeadKind.trained,
             "thresholds": False,
+            "network": self.network.without_views(),
             "learning_rate": self.rate,
             "weight_decay": self.decay,
         }
@@ -339,9 +348,8 @@ class TrainSettings(Settings):
         A run that an earlier version made is so found again.
         """
         plain = self.of_the_network().model_dump(mode="json")
-        usual = {
-            n: type(self).model_fields[n].default for n in ("init", "probe", *LATER)
-        }
+        defaults = type(self)().model_dump(mode="json")
+        usual = {name: defaults[name] for name in ("init", "probe", *LATER)}
         return {k: v for k, v in plain.items() if k not in usual or v != usual[k]}
 
     @property

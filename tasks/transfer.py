@@ -14,10 +14,12 @@ from data_contracts.config import digest
 from data_contracts.errors import SchemaError, UsageError
 from data_contracts.references import ModelRef
 from models import registry
+from models.design import PLAIN, Design
 from models.presets import check_side
 from models.pretrained import Weights, read_weights
 from tasks import hub
 from tasks.inference import devices
+from tasks.network_settings import told
 from tasks.starts import RUN_OF, VERSION_OF
 
 log = logging.getLogger("sightline")
@@ -46,7 +48,14 @@ class Begin:
     notes: tuple[str, ...] = ()
 
 
-def check_start(init: str | None, preset: str, *, image_size: int, home: Path) -> None:
+def check_start(
+    init: str | None,
+    preset: str,
+    *,
+    image_size: int,
+    home: Path,
+    design: Design = PLAIN,
+) -> None:
     """Refuse what training would refuse, before any stage runs; fetch what is missing.
 
     Args:
@@ -54,6 +63,7 @@ def check_start(init: str | None, preset: str, *, image_size: int, home: Path) -
         preset: The network.
         image_size: Side of the images.
         home: The workspace.
+        design: What the network has beside its preset.
 
     Raises:
         UsageError: The weights are missing or of another network, or the images too
@@ -66,7 +76,9 @@ def check_start(init: str | None, preset: str, *, image_size: int, home: Path) -
         devices()
         from models.backbones import create_model
 
-        model = create_model(preset, num_classes=1, image_size=image_size, seed=0)
+        model = create_model(
+            preset, num_classes=1, image_size=image_size, seed=0, design=design
+        )
         begin_from(init, preset, model, classes=[""], home=home)
 
 
@@ -117,7 +129,13 @@ def begin_from(
         parts = nnx.split(model, nnx.Param, ...)[1:]
         fresh = tuple(nnx.as_pure(part) for part in parts)
         return _from_ours(
-            init, folder / "model", preset, fresh, classes=classes, head=head
+            init,
+            folder / "model",
+            preset,
+            fresh,
+            design=model.shape.design,
+            classes=classes,
+            head=head,
         )
     return _from_file(init, preset, model, home=home)
 
@@ -197,6 +215,7 @@ def _from_ours(
     preset: str,
     fresh: Any,
     *,
+    design: Design,
     classes: list[str],
     head: str,
 ) -> Begin:
@@ -207,6 +226,12 @@ def _from_ours(
         raise UsageError(
             f"init={init} is a {meta['preset']}; came preset={preset}. Set"
             f" preset={meta['preset']}."
+        )
+    layers = Design.of(meta.get("network")).layers
+    if layers != design.layers:
+        raise UsageError(
+            f"init={init} was built with {told(layers)}; came"
+            f" {told(design.layers)}. Give train.network as it was there."
         )
     params, stats = _plain(params), _plain(stats)
     known = meta["classes"]

@@ -4,16 +4,19 @@ Each has `features(x)` (maps by stride), `embed(x)` (n d), a call that gives log
 (n classes), a `head`, and `part_of(path)`, which says how deep a parameter sits.
 """
 
+import dataclasses
 from typing import Any
 
 from flax import nnx
 
+from data_contracts.errors import UsageError
 from models import presets
 from models.backbones import convnext, mobilenet, resnet, vit
 from models.backbones.convnext import ConvNeXt
 from models.backbones.mobilenet import MobileNet
 from models.backbones.resnet import Block, ResNet, Shape
 from models.backbones.vit import VisionTransformer
+from models.design import PLAIN, Design, design_problem
 
 __all__ = [
     "PRESETS",
@@ -62,7 +65,13 @@ def build(
 
 
 def create_model(
-    preset: str, *, num_classes: int, image_size: int, seed: int, head: str = "linear"
+    preset: str,
+    *,
+    num_classes: int,
+    image_size: int,
+    seed: int,
+    head: str = "linear",
+    design: Design = PLAIN,
 ) -> Backbone:
     """Build the network `preset` with fresh weights.
 
@@ -72,10 +81,15 @@ def create_model(
         image_size: Side of the images, pixels.
         seed: Of the weights.
         head: "linear", or "cosine" for logits without regard to lengths.
+        design: Attention, pools, kernels and what is dropped in training.
 
     Raises:
-        UsageError: `preset` is not one of `PRESETS`, or its images must be larger.
+        UsageError: `preset` is not one of `PRESETS`, its images must be larger, or it
+            cannot have the design.
     """
     presets.check_side(preset, image_size)
+    if said := design_problem(preset, design):
+        raise UsageError(said + ".")
     shape = shape_of(preset, image_size=image_size)
+    shape = dataclasses.replace(shape, design=design)
     return build(shape, num_classes=num_classes, rngs=nnx.Rngs(seed), head=head)

@@ -13,13 +13,26 @@ response of a channel over the map (GRN) where V1 scales the block's output.
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from models.backbones.parts import gelu, layer_norm, linear, make_head, patches, still
+from models.backbones.attention import QueryPool, make_gate, pooled
+from models.backbones.parts import (
+    draw_paths,
+    gelu,
+    layer_norm,
+    linear,
+    make_head,
+    patches,
+    skipped,
+    still,
+)
+from models.backbones.pyramid import Pyramid, joined
 from models.conv import convolve
+from models.design import PLAIN, Design
 
 STEM = 4  # pixels of a side that the stem makes one place of the map
 WIDEN = 4
@@ -34,13 +47,13 @@ class Shape:
         widths: Channels of each stage; each stage but the first halves the map.
         depths: Blocks of each stage.
         version: 1, or 2 for global response normalisation.
-        dropout: Share of the embedding dropped in training.
+        design: Choices beside these.
     """
 
     widths: tuple[int, ...]
     depths: tuple[int, ...]
     version: int = 1
-    dropout: float = 0.0
+    design: Design = PLAIN
 
 
 _SIZES = {
@@ -76,7 +89,9 @@ class ResponseNorm(nnx.Module):
 class Block(nnx.Module):
     """A 7x7 depthwise convolution, then a narrow-wide-narrow pair of dense layers."""
 
-    def __init__(self, features: int, *, version: int, rngs: nnx.Rngs) -> None:
+    def __init__(
+        self, features: int, *, version: int, attention: str, rngs: nnx.Rngs
+    ) -> None:
         self.conv = nnx.Conv(
             features,
             features,
@@ -96,14 +111,17 @@ class Block(nnx.Module):
         self.scale = nnx.data(
             nnx.Param(jnp.full(features, SCALE)) if version == 1 else None
         )
+        self.gate = nnx.data(make_gate(attention, features, rngs=rngs))
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Return the block's output for maps `x` (n h w c)."""
+    def __call__(self, x: jax.Array, *, keep: jax.Array | None = None) -> jax.Array:
+        """Return the block's output for maps `x` (n h w c); `keep` as in `skipped`."""
         y = gelu(self.first(self.norm(self.conv(x))))
         if self.response is not None:
             y = self.response(y)
         y = self.second(y)
-        return x + (y if self.scale is None else self.scale[...] * y)
+        y = y if self.gate is None else self.gate(y)
+        y = y if self.scale is None else self.scale[...] * y
+        return x + skipped(y, keep)
 
 
 class Stage(nnx.Module):
@@ -116,6 +134,7 @@ class Stage(nnx.Module):
         *,
         depth: int,
         version: int,
+        attention: str,
         rngs: nnx.Rngs,
     ) -> None:
         self.norm = nnx.data(layer_norm(inputs, rngs=rngs) if inputs else None)
@@ -123,15 +142,21 @@ class Stage(nnx.Module):
             patches(inputs, outputs, size=2, rngs=rngs) if inputs else None
         )
         self.blocks = nnx.List(
-            Block(outputs, version=version, rngs=rngs) for _ in range(depth)
+            Block(outputs, version=version, attention=attention, rngs=rngs)
+            for _ in range(depth)
         )
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Return the stage's map for the map `x` (n h w c) before it."""
+    def __call__(self, x: jax.Array, paths: Sequence[jax.Array | None]) -> jax.Array:
+        """Return the stage's map for the map `x` (n h w c) before it.
+
+        Args:
+            x: Map.
+            paths: Of each block, from `draw_paths`.
+        """
         if self.norm is not None and self.down is not None:
             x = self.down(_filled(self.norm(x), least=2))
-        for block in self.blocks:
-            x = block(x)
+        for block, keep in zip(self.blocks, paths, strict=True):
+            x = block(x, keep=keep)
         return x
 
 
@@ -154,45 +179,67 @@ class ConvNeXt(nnx.Module):
     def __init__(
         self, shape: Shape, *, num_classes: int, rngs: nnx.Rngs, head: str = "linear"
     ) -> None:
-        widths = shape.widths
+        widths, design = shape.widths, shape.design
         self.shape, self.frozen = shape, 0
         self.stages = len(widths)
         self.stem = patches(3, widths[0], size=STEM, rngs=rngs)
         self.stem_norm = layer_norm(widths[0], rngs=rngs)
         self.parts = nnx.List(
-            Stage(inputs, outputs, depth=depth, version=shape.version, rngs=rngs)
+            Stage(
+                inputs,
+                outputs,
+                depth=depth,
+                version=shape.version,
+                attention=design.attention,
+                rngs=rngs,
+            )
             for inputs, outputs, depth in zip(
                 (None, *widths), widths, shape.depths, strict=False
             )
         )
         self.norm = layer_norm(widths[-1], rngs=rngs)
-        self.dropout = nnx.Dropout(shape.dropout)
-        self.head = make_head(head, widths[-1], num_classes, rngs=rngs)
+        own = design.pool == "own"
+        self.query = nnx.data(None if own else QueryPool(widths[-1]))
+        self.pyramid = nnx.data(Pyramid(widths, rngs=rngs) if design.pyramid else None)
+        self.dropout = nnx.Dropout(design.dropout)
+        width = widths[-1] + (self.pyramid.outputs if self.pyramid else 0)
+        self.head = make_head(head, width, num_classes, rngs=rngs)
 
     def part_of(self, path: tuple[str | int, ...]) -> int:
-        """Return where a parameter is: 0 stem, 1.. stages, the last norm, the head."""
-        after = {"stem": 0, "stem_norm": 0, "norm": self.stages + 1}
+        """Return where a parameter is: 0 stem, 1.. stages, norm and pools, the head."""
+        last = self.stages + 1
+        after = {"stem": 0, "stem_norm": 0, "norm": last, "query": last}
         if path[0] == "parts":
             return 1 + int(path[1])
-        return after.get(str(path[0]), self.stages + 2)
+        return (after | {"pyramid": last}).get(str(path[0]), last + 1)
 
-    def features(self, x: jax.Array, *, train: bool = False) -> dict[int, jax.Array]:
+    def features(
+        self, x: jax.Array, *, train: bool = False, rngs: nnx.Rngs | None = None
+    ) -> dict[int, jax.Array]:
         """Return the last map (n h w c) of each stage, by its stride."""
-        del train  # layer norms know no difference
+        depths, rate = self.shape.depths, self.shape.design.drop_path
+        paths = draw_paths(rate, x, sum(depths), train=train, rngs=rngs)
         x = self.stem_norm(self.stem(_filled(x, least=STEM)))
         maps = {}
-        for index, stage in enumerate(self.parts):
-            x = maps[STEM << index] = still(stage(x), index + 1 < self.frozen)
+        for index, (stage, depth) in enumerate(zip(self.parts, depths, strict=True)):
+            frozen, own = index + 1 < self.frozen, paths[:depth]
+            paths = paths[depth:]
+            x = still(stage(x, [None] * depth if frozen else own), frozen)
+            maps[STEM << index] = x
         return maps
 
-    def embed(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        """Return the normed mean of the last map (n d) for images (n h w c)."""
-        *_, last = self.features(x, train=train).values()
-        return still(self.norm(last.mean((1, 2))), self.stages + 1 < self.frozen)
+    def embed(
+        self, x: jax.Array, *, train: bool = False, rngs: nnx.Rngs | None = None
+    ) -> jax.Array:
+        """Return the normed pool of the last map (n d) for images (n h w c)."""
+        maps = [*self.features(x, train=train, rngs=rngs).values()]
+        out = self.norm(pooled(maps[-1], self.query))
+        out = joined(out, self.pyramid, maps)
+        return still(out, self.stages + 1 < self.frozen)
 
     def __call__(
         self, x: jax.Array, *, train: bool, rngs: nnx.Rngs | None = None
     ) -> jax.Array:
-        """Return logits (n classes); `rngs` feeds dropout in training."""
-        x = self.embed(x, train=train)
+        """Return logits (n classes); `rngs` feeds dropout and skips in training."""
+        x = self.embed(x, train=train, rngs=rngs)
         return self.head(self.dropout(x, deterministic=not train, rngs=rngs))

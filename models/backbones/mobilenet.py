@@ -11,7 +11,10 @@ import dataclasses
 import jax
 from flax import nnx
 
+from models.backbones.attention import QueryPool, pooled
 from models.backbones.parts import ConvNorm, linear, make_head, staged, still
+from models.backbones.pyramid import Pyramid, joined
+from models.design import PLAIN, Design
 
 # Torchvision's, whose weights these are meant for.
 NORM = {"momentum": 0.99, "epsilon": 1e-3}
@@ -46,12 +49,12 @@ class Shape:
     Attributes:
         rows: The blocks.
         hidden: Width of the embedding.
-        dropout: Share of the embedding dropped in training.
+        design: Choices beside these.
     """
 
     rows: tuple[Row, ...]
     hidden: int
-    dropout: float = 0.0
+    design: Design = PLAIN
 
     @property
     def ends(self) -> tuple[int, ...]:
@@ -183,18 +186,26 @@ class MobileNet(nnx.Module):
         wide = 6 * before[-1]
         self.last = ConvNorm(before[-1], wide, size=1, rngs=rngs, **NORM)
         self.hidden = linear(wide, shape.hidden, rngs=rngs)
-        self.dropout = nnx.Dropout(shape.dropout)
-        self.head = make_head(head, shape.hidden, num_classes, rngs=rngs)
+        design, widths = shape.design, [shape.rows[end].outputs for end in shape.ends]
+        self.query = nnx.data(QueryPool(wide) if design.pool == "attention" else None)
+        self.pyramid = nnx.data(Pyramid(widths, rngs=rngs) if design.pyramid else None)
+        self.dropout = nnx.Dropout(design.dropout)
+        width = shape.hidden + (self.pyramid.outputs if self.pyramid else 0)
+        self.head = make_head(head, width, num_classes, rngs=rngs)
 
     def part_of(self, path: tuple[str | int, ...]) -> int:
         """Return where a parameter is: 0 stem, 1.. stages, what is last, the head."""
-        after = {"stem": 0, "last": self.stages + 1, "hidden": self.stages + 1}
+        last = ("last", "query", "hidden", "pyramid")
+        after = {"stem": 0, **dict.fromkeys(last, self.stages + 1)}
         if path[0] == "blocks":
             return 1 + self.shape.stage_of(int(path[1]))
         return after.get(str(path[0]), self.stages + 2)
 
-    def features(self, x: jax.Array, *, train: bool = False) -> dict[int, jax.Array]:
+    def features(
+        self, x: jax.Array, *, train: bool = False, rngs: nnx.Rngs | None = None
+    ) -> dict[int, jax.Array]:
         """Return the last map (n h w c) of each stage, by its stride."""
+        del rngs  # these blocks are not skipped
         x = jax.nn.hard_swish(self.stem(x, train=train and not self.frozen))
         return staged(
             x,
@@ -205,17 +216,20 @@ class MobileNet(nnx.Module):
             train=train,
         )
 
-    def embed(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+    def embed(
+        self, x: jax.Array, *, train: bool = False, rngs: nnx.Rngs | None = None
+    ) -> jax.Array:
         """Return what the head sees (n d) of normalised images (n h w c)."""
-        *_, last = self.features(x, train=train).values()
+        maps = [*self.features(x, train=train, rngs=rngs).values()]
         live = train and self.stages + 1 >= self.frozen
-        wide = jax.nn.hard_swish(self.last(last, train=live))
-        out = jax.nn.hard_swish(self.hidden(wide.mean((1, 2))))
+        wide = jax.nn.hard_swish(self.last(maps[-1], train=live))
+        out = jax.nn.hard_swish(self.hidden(pooled(wide, self.query)))
+        out = joined(out, self.pyramid, maps)
         return still(out, self.stages + 1 < self.frozen)
 
     def __call__(
         self, x: jax.Array, *, train: bool, rngs: nnx.Rngs | None = None
     ) -> jax.Array:
         """Return logits (n classes); `rngs` feeds dropout in training."""
-        x = self.embed(x, train=train)
+        x = self.embed(x, train=train, rngs=rngs)
         return self.head(self.dropout(x, deterministic=not train, rngs=rngs))

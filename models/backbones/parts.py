@@ -42,6 +42,32 @@ def make_head(
     )
 
 
+def conv(
+    inputs: int,
+    outputs: int,
+    *,
+    size: int,
+    rngs: nnx.Rngs,
+    stride: int = 1,
+    groups: int = 1,
+) -> nnx.Conv:
+    """Build a convolution without bias, whose norm follows."""
+    # Torch's padding, for torch weights to fit; SAME differs at stride 2.
+    edge = (size - 1) // 2
+    return nnx.Conv(
+        inputs,
+        outputs,
+        (size, size),
+        strides=stride,
+        padding=((edge, edge), (edge, edge)),
+        feature_group_count=groups,
+        use_bias=False,
+        kernel_init=nnx.initializers.variance_scaling(2, "fan_out", "normal"),
+        conv_general_dilated=convolve,
+        rngs=rngs,
+    )
+
+
 class ConvNorm(nnx.Module):
     """A convolution without bias and its batch norm."""
 
@@ -57,19 +83,8 @@ class ConvNorm(nnx.Module):
         momentum: float = 0.9,
         epsilon: float = 1e-5,
     ) -> None:
-        # Torch's padding, for torch weights to fit; SAME differs at stride 2.
-        edge = (size - 1) // 2
-        self.conv = nnx.Conv(
-            inputs,
-            outputs,
-            (size, size),
-            strides=stride,
-            padding=((edge, edge), (edge, edge)),
-            feature_group_count=groups,
-            use_bias=False,
-            kernel_init=nnx.initializers.variance_scaling(2, "fan_out", "normal"),
-            conv_general_dilated=convolve,
-            rngs=rngs,
+        self.conv = conv(
+            inputs, outputs, size=size, stride=stride, groups=groups, rngs=rngs
         )
         self.norm = nnx.BatchNorm(
             outputs, momentum=momentum, epsilon=epsilon, rngs=rngs
@@ -137,6 +152,45 @@ def still(x: jax.Array, hold: bool) -> jax.Array:
     return jax.lax.stop_gradient(x) if hold else x
 
 
+def halve(x: jax.Array) -> jax.Array:
+    """Average 2x2 neighbours; odd edges repeat."""
+    n, h, w, c = x.shape
+    if h % 2 or w % 2:
+        x = jnp.pad(x, ((0, 0), (0, h % 2), (0, w % 2), (0, 0)), mode="edge")
+    return x.reshape(n, (h + 1) // 2, 2, (w + 1) // 2, 2, c).mean((2, 4))
+
+
+def draw_paths(
+    rate: float, x: jax.Array, depth: int, *, train: bool, rngs: nnx.Rngs | None
+) -> list[jax.Array | None]:
+    """Draw which images skip which blocks (Huang et al. 2016, arXiv 1603.09382).
+
+    Args:
+        rate: Chance to skip the last block; that of block k of `depth` is k / depth
+            of it (equation 4).
+        x: Images (n ...).
+        depth: Blocks.
+        train: Whether any are skipped.
+        rngs: Whose `dropout` draws.
+
+    Returns:
+        What multiplies each block's branch (n,): 0, or 1 over the chance to stay, so
+        that the mean is kept; None where nothing is skipped.
+    """
+    if not (train and rate):
+        return [None] * depth
+    if rngs is None:
+        raise ValueError("Skipping blocks at random needs rngs.")
+    stay = 1 - rate * jnp.arange(1, depth + 1)[:, None] / depth
+    kept = jax.random.bernoulli(rngs.dropout(), stay, (depth, len(x)))
+    return list((kept / stay).astype(x.dtype))
+
+
+def skipped(y: jax.Array, keep: jax.Array | None) -> jax.Array:
+    """Return a branch (n ...) times what `draw_paths` gave (n,)."""
+    return y if keep is None else y * keep.reshape(-1, *[1] * (y.ndim - 1))
+
+
 def staged(
     x: jax.Array,
     blocks: Sequence[Any],
@@ -145,6 +199,7 @@ def staged(
     stride: int,
     frozen: int,
     train: bool,
+    paths: Sequence[jax.Array | None] = (),
 ) -> dict[int, jax.Array]:
     """Run residual blocks and return the last map (n h w c) at each stride.
 
@@ -155,10 +210,13 @@ def staged(
         stride: Of `x`.
         frozen: Leading parts that stand still, batch statistics included.
         train: Whether the others use and update the batch's statistics.
+        paths: Of each block, from `draw_paths`.
     """
     maps = {}
-    for block, part in zip(blocks, parts, strict=True):
+    for index, (block, part) in enumerate(zip(blocks, parts, strict=True)):
         stride *= block.stride
-        x = still(block(x, train=train and part >= frozen), part < frozen)
+        live = part >= frozen
+        skips = {"keep": paths[index]} if live and paths else {}
+        x = still(block(x, train=train and live, **skips), not live)
         maps[stride] = x
     return maps

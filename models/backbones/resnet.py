@@ -19,7 +19,19 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from models.backbones.parts import ConvNorm, make_head, staged
+from models.backbones.attention import QueryPool, make_gate, pooled
+from models.backbones.parts import (
+    ConvNorm,
+    draw_paths,
+    halve,
+    make_head,
+    skipped,
+    staged,
+    still,
+)
+from models.backbones.pyramid import Pyramid, joined
+from models.backbones.spatial import HeadsNorm, ParallelNorm
+from models.design import PLAIN, Design
 
 WIDEN = 4  # outputs of a bottleneck, as a multiple of its inner channels
 
@@ -33,17 +45,17 @@ class Shape:
             bottleneck the inner ones.
         depths: Blocks of each stage.
         stem: "half" (4x4 by 2), "cifar" (3x3 by 1) or "imagenet" (7x7 by 2, max-pool).
-        dropout: Share of the embedding dropped in training.
         bottleneck: Whether blocks are 1x1, 3x3, 1x1 instead of two 3x3.
         shortcut: "pooled" or "strided", where a block halves the map.
+        design: Choices beside these.
     """
 
     widths: tuple[int, ...]
     depths: tuple[int, ...]
     stem: str
-    dropout: float = 0.0
     bottleneck: bool = False
     shortcut: str = "pooled"
+    design: Design = PLAIN
 
     def stage_of(self, block: int) -> int:
         """Return the stage, from 0, of a block counted through all stages."""
@@ -82,21 +94,26 @@ class Block(nnx.Module):
         stride: int,
         rngs: nnx.Rngs,
         shortcut: str = "pooled",
+        design: Design = PLAIN,
+        last: bool = False,
     ) -> None:
         self.stride = stride
         self.pooled = shortcut == "pooled"
         self.first = ConvNorm(inputs, outputs, size=3, stride=stride, rngs=rngs)
-        self.second = ConvNorm(outputs, outputs, size=3, rngs=rngs)
+        self.second = _spatial(outputs, 1, design, last=last, rngs=rngs)
         # Each block starts as its shortcut (arXiv 1706.02677, section 5.1).
         self.second.norm.scale.set_value(jnp.zeros(outputs))
         self.shortcut = nnx.data(
             _shortcut(inputs, outputs, stride, pooled=self.pooled, rngs=rngs)
         )
+        self.gate = nnx.data(make_gate(design.attention, outputs, rngs=rngs))
 
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """Return the block's output for maps `x` (n h w c)."""
+    def __call__(
+        self, x: jax.Array, *, train: bool, keep: jax.Array | None = None
+    ) -> jax.Array:
+        """Return the block's output for maps `x` (n h w c); `keep` as in `skipped`."""
         y = self.second(jax.nn.relu(self.first(x, train=train)), train=train)
-        return jax.nn.relu(_around(self, x, train=train) + y)
+        return _closed(self, x, y, train=train, keep=keep)
 
 
 class Bottleneck(nnx.Module):
@@ -110,24 +127,53 @@ class Bottleneck(nnx.Module):
         stride: int,
         rngs: nnx.Rngs,
         shortcut: str = "pooled",
+        design: Design = PLAIN,
+        last: bool = False,
     ) -> None:
         outputs = WIDEN * inner
         self.stride = stride
         self.pooled = shortcut == "pooled"
         self.first = ConvNorm(inputs, inner, size=1, rngs=rngs)
-        self.second = ConvNorm(inner, inner, size=3, stride=stride, rngs=rngs)
+        self.second = _spatial(inner, stride, design, last=last, rngs=rngs)
         self.third = ConvNorm(inner, outputs, size=1, rngs=rngs)
         self.third.norm.scale.set_value(jnp.zeros(outputs))
         self.shortcut = nnx.data(
             _shortcut(inputs, outputs, stride, pooled=self.pooled, rngs=rngs)
         )
+        self.gate = nnx.data(make_gate(design.attention, outputs, rngs=rngs))
 
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """Return the block's output for maps `x` (n h w c)."""
+    def __call__(
+        self, x: jax.Array, *, train: bool, keep: jax.Array | None = None
+    ) -> jax.Array:
+        """Return the block's output for maps `x` (n h w c); `keep` as in `skipped`."""
         y = jax.nn.relu(self.first(x, train=train))
         y = jax.nn.relu(self.second(y, train=train))
         y = self.third(y, train=train)
-        return jax.nn.relu(_around(self, x, train=train) + y)
+        return _closed(self, x, y, train=train, keep=keep)
+
+
+def _spatial(
+    features: int, stride: int, design: Design, *, last: bool, rngs: nnx.Rngs
+) -> ConvNorm | HeadsNorm | ParallelNorm:
+    """Build what looks beyond a place; `last` is whether in the last stage."""
+    if last and design.attention == "heads":
+        return HeadsNorm(features, positions=design.positions, stride=stride, rngs=rngs)
+    if design.kernels == "parallel":
+        return ParallelNorm(features, features, stride=stride, rngs=rngs)
+    return ConvNorm(features, features, size=3, stride=stride, rngs=rngs)
+
+
+def _closed(
+    block: Block | Bottleneck,
+    x: jax.Array,
+    y: jax.Array,
+    *,
+    train: bool,
+    keep: jax.Array | None,
+) -> jax.Array:
+    """Return the sum of a block's branch `y`, gated, and its shortcut of `x`."""
+    y = skipped(y if block.gate is None else block.gate(y), keep)
+    return jax.nn.relu(_around(block, x, train=train) + y)
 
 
 def _shortcut(
@@ -142,16 +188,8 @@ def _shortcut(
 def _around(block: Block | Bottleneck, x: jax.Array, *, train: bool) -> jax.Array:
     if block.shortcut is None:
         return x
-    halved = _halve(x) if block.pooled and block.stride == 2 else x
+    halved = halve(x) if block.pooled and block.stride == 2 else x
     return block.shortcut(halved, train=train)
-
-
-def _halve(x: jax.Array) -> jax.Array:
-    """Average 2x2 neighbours; odd edges repeat."""
-    n, h, w, c = x.shape
-    if h % 2 or w % 2:
-        x = jnp.pad(x, ((0, 0), (0, h % 2), (0, w % 2), (0, 0)), mode="edge")
-    return x.reshape(n, (h + 1) // 2, 2, (w + 1) // 2, 2, c).mean((2, 4))
 
 
 class ResNet(nnx.Module):
@@ -166,7 +204,7 @@ class ResNet(nnx.Module):
         self, shape: Shape, *, num_classes: int, rngs: nnx.Rngs, head: str = "linear"
     ) -> None:
         size, stride = {"half": (4, 2), "cifar": (3, 1), "imagenet": (7, 2)}[shape.stem]
-        inputs = shape.widths[0]
+        inputs, design = shape.widths[0], shape.design
         self.shape, self.stages, self.frozen = shape, len(shape.widths), 0
         self.pool = shape.stem == "imagenet"
         self.stride = 2 * stride if self.pool else stride
@@ -185,21 +223,32 @@ class ResNet(nnx.Module):
                         stride=stride,
                         rngs=rngs,
                         shortcut=shape.shortcut,
+                        design=design,
+                        last=stage == self.stages - 1,
                     )
                 )
                 inputs = widen * width
         self.blocks = nnx.List(blocks)
-        self.dropout = nnx.Dropout(shape.dropout)
-        self.head = make_head(head, inputs, num_classes, rngs=rngs)
+        widths = [widen * width for width in shape.widths]
+        self.query = nnx.data(QueryPool(inputs) if design.pool == "attention" else None)
+        self.pyramid = nnx.data(Pyramid(widths, rngs=rngs) if design.pyramid else None)
+        self.dropout = nnx.Dropout(design.dropout)
+        width = inputs + (self.pyramid.outputs if self.pyramid else 0)
+        self.head = make_head(head, width, num_classes, rngs=rngs)
 
     def part_of(self, path: tuple[str | int, ...]) -> int:
-        """Return where a parameter is: 0 stem, 1.. stages, then the head."""
+        """Return where a parameter is: 0 stem, 1.. stages, what pools, the head."""
+        last = self.stages + 1
+        after = {"stem": 0, "query": last, "pyramid": last}
         if path[0] == "blocks":
             return 1 + self.shape.stage_of(int(path[1]))
-        return 0 if path[0] == "stem" else 2 + self.stages
+        return after.get(str(path[0]), last + 1)
 
-    def features(self, x: jax.Array, *, train: bool = False) -> dict[int, jax.Array]:
+    def features(
+        self, x: jax.Array, *, train: bool = False, rngs: nnx.Rngs | None = None
+    ) -> dict[int, jax.Array]:
         """Return the last map (n h w c) of each stage, by its stride."""
+        depth, rate = len(self.blocks), self.shape.design.drop_path
         x = jax.nn.relu(self.stem(x, train=train and not self.frozen))
         if self.pool:
             x = nnx.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
@@ -210,17 +259,21 @@ class ResNet(nnx.Module):
             stride=self.stride,
             frozen=self.frozen,
             train=train,
+            paths=draw_paths(rate, x, depth, train=train, rngs=rngs),
         )
 
-    def embed(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        """Return the mean of the last map (n d) for normalised images (n h w c)."""
-        *_, last = self.features(x, train=train).values()
-        return last.mean((1, 2))
+    def embed(
+        self, x: jax.Array, *, train: bool = False, rngs: nnx.Rngs | None = None
+    ) -> jax.Array:
+        """Return the pooled maps (n d) of normalised images (n h w c)."""
+        maps = [*self.features(x, train=train, rngs=rngs).values()]
+        out = joined(pooled(maps[-1], self.query), self.pyramid, maps)
+        return still(out, self.stages + 1 < self.frozen)
 
     def __call__(
         self, x: jax.Array, *, train: bool, rngs: nnx.Rngs | None = None
     ) -> jax.Array:
-        """Return logits (n classes); `rngs` feeds dropout in training."""
-        x = self.embed(x, train=train)
+        """Return logits (n classes); `rngs` feeds dropout and skips in training."""
+        x = self.embed(x, train=train, rngs=rngs)
         x = self.dropout(x, deterministic=not train, rngs=rngs)
         return self.head(x)

@@ -20,17 +20,21 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from models.backbones.attention import QueryPool
 from models.backbones.parts import (
     Activation,
     Mlp,
+    draw_paths,
     gelu,
     gelu_tanh,
     layer_norm,
     linear,
     make_head,
     patches,
+    skipped,
     still,
 )
+from models.design import PLAIN, Design
 
 LEAST = 2  # patches along a side
 WIDEN = 4
@@ -49,7 +53,7 @@ class Shape:
         pool: "token" (of the class), or "map" (attention with a learnt query).
         scale: Of a fresh block's output (LayerScale); None has none.
         tanh: Whether GELU goes by its approximation.
-        dropout: Share of the embedding dropped in training.
+        design: Choices beside these.
     """
 
     width: int
@@ -60,7 +64,7 @@ class Shape:
     pool: str = "token"
     scale: float | None = None
     tanh: bool = False
-    dropout: float = 0.0
+    design: Design = PLAIN
 
     @property
     def activation(self) -> Activation:
@@ -88,10 +92,24 @@ class Attention(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Return what each token (n t d) gathers from all."""
+        y = jax.nn.dot_product_attention(*self._parts(x))
+        return self.out(y.reshape(x.shape))
+
+    def weights(self, x: jax.Array) -> jax.Array:
+        """Return how much each token gathers of each (n heads q k), for (n t d)."""
+        query, key, _ = self._parts(x)
+        return shares(query, key)
+
+    def _parts(self, x: jax.Array) -> tuple[jax.Array, ...]:
         n, t, d = x.shape
         qkv = self.qkv(x).reshape(n, t, 3, self.heads, d // self.heads)
-        y = jax.nn.dot_product_attention(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2])
-        return self.out(y.reshape(n, t, d))
+        return qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
+
+
+def shares(query: jax.Array, key: jax.Array) -> jax.Array:
+    """Return attention (n heads q k) of queries (n q heads d) over keys."""
+    logits = jnp.einsum("nqhd,nkhd->nhqk", query, key) * query.shape[-1] ** -0.5
+    return jax.nn.softmax(logits.astype(jnp.float32))
 
 
 class Block(nnx.Module):
@@ -106,12 +124,14 @@ class Block(nnx.Module):
         self.mlp = Mlp(d, WIDEN * d, activation=shape.activation, rngs=rngs)
         self.scale2 = nnx.data(_scale(shape))
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Return the tokens (n t d) after the block."""
+    def __call__(self, x: jax.Array, *, keep: jax.Array | None = None) -> jax.Array:
+        """Return the tokens (n t d) after the block; `keep` as in `skipped`."""
         y = self.attention(self.norm1(x))
-        x = x + (y if self.scale1 is None else self.scale1[...] * y)
+        y = y if self.scale1 is None else self.scale1[...] * y
+        x = x + skipped(y, keep)
         y = self.mlp(self.norm2(x))
-        return x + (y if self.scale2 is None else self.scale2[...] * y)
+        y = y if self.scale2 is None else self.scale2[...] * y
+        return x + skipped(y, keep)
 
 
 def _scale(shape: Shape) -> nnx.Param | None:
@@ -135,6 +155,16 @@ class AttentionPool(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Return the pooled token (n d) of tokens (n t d)."""
+        y = jax.nn.dot_product_attention(*self._parts(x))
+        y = self.out(y.reshape(len(x), -1))
+        return y + self.mlp(self.norm(y))
+
+    def weights(self, x: jax.Array) -> jax.Array:
+        """Return how much each token counts (n heads 1 t), for tokens (n t d)."""
+        query, key, _ = self._parts(x)
+        return shares(query, key)
+
+    def _parts(self, x: jax.Array) -> tuple[jax.Array, ...]:
         n, t, d = x.shape
         kernel, bias = self.qkv.kernel[...], self.qkv.bias[...]
         query = self.probe[...] @ kernel[:, :d] + bias[:d]
@@ -142,9 +172,7 @@ class AttentionPool(nnx.Module):
         query = jnp.broadcast_to(
             query.reshape(1, self.heads, -1), (n, 1, *pairs.shape[3:])
         )
-        y = jax.nn.dot_product_attention(query, pairs[:, :, 0], pairs[:, :, 1])
-        y = self.out(y.reshape(n, d))
-        return y + self.mlp(self.norm(y))
+        return query, pairs[:, :, 0], pairs[:, :, 1]
 
 
 class VisionTransformer(nnx.Module):
@@ -171,19 +199,26 @@ class VisionTransformer(nnx.Module):
         self.blocks = nnx.List(Block(shape, rngs=rngs) for _ in range(shape.depth))
         self.norm = layer_norm(d, rngs=rngs)
         self.pool = nnx.data(None if own else AttentionPool(shape, rngs=rngs))
-        self.dropout = nnx.Dropout(shape.dropout)
+        light = shape.design.pool == "attention"
+        self.query = nnx.data(QueryPool(d) if light else None)
+        self.dropout = nnx.Dropout(shape.design.dropout)
         self.head = make_head(head, d, num_classes, rngs=rngs)
 
     def part_of(self, path: tuple[str | int, ...]) -> int:
-        """Return where a parameter is: 0 stem, 1.. blocks, norm and pool, the head."""
+        """Return where a parameter is: 0 stem, 1.. blocks, norm and pools, the head."""
         last = self.stages + 1
-        after = {"stem": 0, "token": 0, "positions": 0, "norm": last, "pool": last}
+        after = {"stem": 0, "token": 0, "positions": 0}
+        after |= {"norm": last, "pool": last, "query": last}
         if path[0] == "blocks":
             return 1 + int(path[1])
         return after.get(str(path[0]), last + 1)
 
-    def tokens(self, x: jax.Array) -> tuple[jax.Array, tuple[int, int]]:
+    def tokens(
+        self, x: jax.Array, *, train: bool = False, rngs: nnx.Rngs | None = None
+    ) -> tuple[jax.Array, tuple[int, int]]:
         """Return the normed tokens (n t d) of images (n h w c), and their grid."""
+        rate, depth = self.shape.design.drop_path, len(self.blocks)
+        paths = draw_paths(rate, x, depth, train=train, rngs=rngs)
         x = self.stem(_to_patches(x, patch=self.shape.patch))
         n, h, w, d = x.shape
         x = x.reshape(n, h * w, d)
@@ -193,29 +228,38 @@ class VisionTransformer(nnx.Module):
         x = x + resampled(
             self.positions[...], grid=(h, w), extra=int(self.token is not None)
         )
-        for index, block in enumerate(self.blocks):
-            x = still(block(x), index + 1 < self.frozen)
+        for index, (block, keep) in enumerate(zip(self.blocks, paths, strict=True)):
+            frozen = index + 1 < self.frozen
+            x = still(block(x, keep=None if frozen else keep), frozen)
         return self.norm(x), (h, w)
 
-    def features(self, x: jax.Array, *, train: bool = False) -> dict[int, jax.Array]:
+    def features(
+        self, x: jax.Array, *, train: bool = False, rngs: nnx.Rngs | None = None
+    ) -> dict[int, jax.Array]:
         """Return the map of tokens (n h w d) of images (n h w c), by the patch."""
-        del train  # layer norms know no difference
-        x, grid = self.tokens(x)
-        x = x[:, int(self.token is not None) :]
-        return {self.shape.patch: x.reshape(len(x), *grid, -1)}
+        x, grid = self.tokens(x, train=train, rngs=rngs)
+        return {self.shape.patch: self._map(x, grid)}
 
-    def embed(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+    def _map(self, x: jax.Array, grid: tuple[int, int]) -> jax.Array:
+        x = x[:, int(self.token is not None) :]
+        return x.reshape(len(x), *grid, -1)
+
+    def embed(
+        self, x: jax.Array, *, train: bool = False, rngs: nnx.Rngs | None = None
+    ) -> jax.Array:
         """Return the pooled token (n d) of normalised images (n h w c)."""
-        del train
-        x, _ = self.tokens(x)
-        x = x[:, 0] if self.pool is None else self.pool(x)
-        return still(x, self.stages + 1 < self.frozen)
+        x, grid = self.tokens(x, train=train, rngs=rngs)
+        if self.query is not None:
+            out = self.query(self._map(x, grid))
+        else:
+            out = x[:, 0] if self.pool is None else self.pool(x)
+        return still(out, self.stages + 1 < self.frozen)
 
     def __call__(
         self, x: jax.Array, *, train: bool, rngs: nnx.Rngs | None = None
     ) -> jax.Array:
-        """Return logits (n classes); `rngs` feeds dropout in training."""
-        x = self.embed(x, train=train)
+        """Return logits (n classes); `rngs` feeds dropout and skips in training."""
+        x = self.embed(x, train=train, rngs=rngs)
         return self.head(self.dropout(x, deterministic=not train, rngs=rngs))
 
 

@@ -16,6 +16,7 @@ from flax import nnx
 
 from models import steps
 from models.backbones import ResNet, Shape
+from models.design import Design
 from models.losses import cross_entropy
 from models.objective import area_under_margin, make_objective, memory_of
 from models.optim import adamw, decayed_weights, muon, warmup_cosine
@@ -33,7 +34,7 @@ N = 8
 
 
 def tiny():
-    shape = Shape((4, 8), (1, 1), "half", dropout=0.2)
+    shape = Shape((4, 8), (1, 1), "half", design=Design(dropout=0.2))
     return ResNet(shape, num_classes=3, rngs=nnx.Rngs(0))
 
 
