@@ -1,7 +1,8 @@
 """What `sightline tune` finds, beside the defaults and as much random search.
 
-    SIGHTLINE_HOME=/tmp/tuning python benchmarks/tuning.py --data grocery --epochs 30
-    SIGHTLINE_HOME=/tmp/tuning python benchmarks/tuning.py --data cifar10 --epochs 12
+    export SIGHTLINE_HOME=/tmp/tuning
+    python benchmarks/tuning.py --data grocery --epochs 24
+    python benchmarks/tuning.py --data cifar10 --epochs 8 --trials 6
 
 Searches on a quarter of the groceries (48 px) or 5,000 images of CIFAR-10 (32 px).
 Random search draws from the same space and spends as many epochs of search on whole
@@ -107,10 +108,10 @@ def main() -> None:
     """Search, search at random, test once, and print one JSON line."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--data", choices=[*SIZE], default="grocery")
-    parser.add_argument("--epochs", type=int, default=30, help="of a whole training")
-    parser.add_argument("--trials", type=int, default=10)
-    parser.add_argument("--finalists", type=int, default=2)
-    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--epochs", type=int, default=24, help="of a whole training")
+    parser.add_argument("--trials", type=int, default=9)
+    parser.add_argument("--finalists", type=int, default=1)
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--measure", default="log_loss", choices=("log_loss", "top1"))
     given = parser.parse_args()
     from flows import workspace

@@ -50,10 +50,7 @@ class TrainConfig(StageSettings):
 
     @model_validator(mode="after")
     def _images_large_enough(self) -> TrainConfig:
-        if said := side_problem(self.train.preset, self.decode.image_size):
-            raise ValueError(said)
-        size, design = self.decode.image_size, self.train.network.design
-        if said := views_problem(self.train.preset, design, size):
+        if said := size_problem(self.train, self.decode.image_size):
             raise ValueError(said)
         return self
 
@@ -65,6 +62,12 @@ class TrainConfig(StageSettings):
                 " is named; say which: source.numeric=[price]"
             )
         return self
+
+
+def size_problem(train: TrainSettings, size: int) -> str:
+    """Say why images of `size` pixels are too small for a network, '' if they fit."""
+    problem = side_problem(train.preset, size)
+    return problem or views_problem(train.preset, train.network.design, size)
 
 
 @flow(name="train")

@@ -36,9 +36,8 @@ from flows.stages import (
     last,
     validate_dataset,
 )
-from flows.train import TrainConfig, images_of
+from flows.train import TrainConfig, images_of, size_problem
 from models.durable import write_over
-from models.presets import side_problem
 from tasks.label_review import read_reviews
 from tasks.rates import RatesFound, find_rates
 from tasks.search_draws import changed
@@ -88,7 +87,7 @@ class TuneConfig(TrainConfig):
         if self.tune.find == Find.rate:
             return self
         for settings in self.drawn():
-            if said := side_problem(settings.preset, self.decode.image_size):
+            if said := size_problem(settings, self.decode.image_size):
                 raise ValueError(said)
         return self
 
@@ -207,10 +206,10 @@ def run_stages(config: TuneConfig) -> Tuned:
     workspace.prepare()
     read_reviews(config.audit.review)
     rate = config.tune.find == Find.rate
-    starts = {(s.init, s.preset) for s in ([config.train] if rate else config.drawn())}
-    for init, preset in starts:
+    tried = [config.train] if rate else config.drawn()
+    for init, preset, design in {(s.init, s.preset, s.network.design) for s in tried}:
         size, home = config.decode.image_size, workspace.home()
-        check_start(init, preset, image_size=size, home=home)
+        check_start(init, preset, image_size=size, home=home, design=design)
     clock = Clock()
     source = source_of(config, clock=clock)
     runs = str(workspace.runs_root())

@@ -150,6 +150,7 @@ def _start(
         image_size=dataset.image_size,
         seed=train.seed,
         head=head,
+        design=recipe.network,
     )
     begin = None
     if train.init is not None:

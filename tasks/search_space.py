@@ -36,6 +36,9 @@ HELD = {
     "head": "it corrects a finished network",
     "thresholds": "it corrects a finished network",
     "replay": "it belongs to updates",
+    "network.test_scales": "it asks a finished network",
+    "network.test_flip": "it asks a finished network",
+    "probe": "it goes with what a start needs",
 }
 # `times` multiplies what is in force, so that every optimiser has its own rates. Muon
 # counts twice: it was the best of them where they were compared (docs/training.md).
@@ -101,7 +104,7 @@ def _whole(name: str, known: Mapping[str, Any]) -> str:
     ends = [key for key in known if key == name or key.endswith(f".{name}")]
     if name in known or len(ends) == 1:
         key = name if name in known else ends[0]
-        if why := HELD.get(key.split(".")[1]):
+        if why := HELD.get(key.removeprefix("train.")):
             raise UsageError(f"search.{name} cannot be searched: {why}. Leave it out.")
         return key
     close = ends or get_close_matches(name, known, n=1, cutoff=0.5)
