@@ -3,13 +3,11 @@
 import dataclasses
 import math
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.halving import (
     Plan,
-    Step,
     epochs_of,
     final_epochs,
     finalists,
@@ -124,8 +122,3 @@ def test_a_plan_within_a_time_is_the_largest_that_fits(plan, seconds):
     assert epochs_of(found) <= seconds
     more = dataclasses.replace(found, trials=found.trials + 1)
     assert found.trials == plan.trials or epochs_of(more) > seconds
-
-
-@pytest.mark.parametrize("seed", [0, 1])
-def test_steps_are_told_apart_by_trial_length_and_seed(seed):
-    assert Step(1, 2, seed) == Step(1, 2, seed) != Step(1, 2, seed + 1)
