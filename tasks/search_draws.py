@@ -29,15 +29,18 @@ PATIENCE = 100  # draws for one trial that is like no other
 
 
 def usual_space(settings: TrainSettings, *, n: int) -> list[Range]:
-    """Return the ranges of `USUAL`, less what someone set and what cannot be.
+    """Return the ranges of `USUAL`, less what is not at its default and what cannot be.
 
     Args:
         settings: The defaults of the search.
         n: Training images.
     """
     kept = []
+    usual = type(settings).model_fields
     for range_ in read_space(USUAL):
-        if range_.key.split(".")[1] in settings.model_fields_set:
+        name = range_.key.split(".")[1]
+        # Not what is set: a form sends every setting.
+        if getattr(settings, name) != usual[name].default:
             continue
         fits = [value for value in range_.ends if _possible(settings, range_, value, n)]
         if range_.kind is None and len(set(fits)) > 1:

@@ -123,8 +123,8 @@ def trials_of(
     found = draw_trials(space, train, trials=trials, seed=tune.search_seed, n=n)
     if len(found) < 2:
         raise UsageError(
-            "There is nothing to search: every setting of the usual space is given."
-            " Say what to try by search.SETTING=a,b,c, or give fewer settings."
+            "There is nothing to search: no setting of the usual space is at its"
+            " default. Say what to try by search.SETTING=a,b,c."
         )
     return found
 
@@ -150,7 +150,8 @@ def open_search(
             f"A search compares by validation images; {source.uri} has fewer than"
             " four. Give more images, or a larger split.val."
         )
-    key = digest(source.digest, train.identity(), tune, VERSION)[:12]
+    # What is given decides what is searched, so not by `identity`.
+    key = digest(source.digest, train, tune, VERSION)[:12]
     folder = Path(runs) / f"{name}-tune-{key}"
     with storage_errors(str(folder)):
         (folder / "answers").mkdir(parents=True, exist_ok=True)

@@ -106,6 +106,7 @@ def test_what_someone_set_is_held_and_what_cannot_be_is_left_out():
         return {range_.key for range_ in usual_space(TrainSettings(**given), n=N)}
 
     assert keys() == set(USUAL)
+    assert keys(**DEFAULTS.model_dump()) == set(USUAL)  # as a form sends them
     assert "train.ema" not in keys(ema=0.99)
     assert not any("augment" in key for key in keys(augment={"mixup": 0.1}))
     assert "train.label_smoothing" not in keys(loss="focal")
