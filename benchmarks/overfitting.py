@@ -58,7 +58,7 @@ ARMS: dict[str, dict[str, Any]] = {
     # Its run ends early; which epoch is kept is the guard.
     "early stopping": {"patience": 15},
     "average of weights": {"ema": 0.995},
-    "soup of checkpoints": {"ensemble": {"kind": "soup"}},
+    "soup of checkpoints": {"ensemble": {"combine": "soup"}},
     "default mix": {},
 }
 
@@ -85,14 +85,14 @@ def settings_of(arm: str, *, epochs: int, seed: int) -> Any:
 def run_of(arm: str, source: Any, name: str, *, epochs: int, seed: int) -> Any:
     """Return the figures of one arm and seed, or None if it is left out."""
     from flows import workspace
+    from flows.ensembles import train_networks
     from tasks.inference import Predictor
-    from tasks.train import train_model
 
     settings = settings_of(arm, epochs=epochs, seed=seed)
     if settings is None:
         return None
     runs = str(workspace.runs_root())
-    trained = train_model(source, settings, name=name, runs=runs)
+    trained = train_networks(source, settings, name=name, runs=runs, start=None)
     kept = Path(trained.folder) / f"{arm}.json"
     if kept.exists():
         return json.loads(kept.read_text())

@@ -9,6 +9,7 @@ from pydantic import Field
 from data_contracts.config import Settings
 from data_contracts.references import ContractReport, DatasetRef, ModelRef
 from flows import workspace
+from flows.ensembles import train_networks
 from flows.result import Clock, RunResult
 from tasks.anomaly import (
     AnomalyPolicy,
@@ -34,7 +35,6 @@ from tasks.label_audit import (
 )
 from tasks.label_policy import WrongLabels
 from tasks.listing import SourceSettings
-from tasks.rebalance import rebalance_model
 from tasks.register import (
     champion_datasets,
     find_result,
@@ -46,7 +46,6 @@ from tasks.register import (
 )
 from tasks.split import SplitSettings, has_given_splits, split_dataset
 from tasks.summary import report_run, summarise
-from tasks.train import train_model
 from tasks.train_settings import TrainSettings
 from tasks.validate import (
     ContractSettings,
@@ -271,8 +270,7 @@ def learn(
     source, models = last(datasets), str(workspace.models_root())
     runs = str(workspace.runs_root())
     with clock.stage("train"):
-        trained = train_model(source, train, name=name, runs=runs, start=start)
-        trained = rebalance_model(source, trained, settings.train)
+        trained = train_networks(source, train, name=name, runs=runs, start=start)
     run = judged_run(trained, settings.evaluate, settings.gate)
     before = find_result(trained, run)
     if before is not None:

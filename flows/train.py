@@ -37,8 +37,10 @@ from flows.stages import (
 from models.design import views_problem
 from models.presets import side_problem
 from tasks.embed import Encoder
+from tasks.ensemble import pupil_of
 from tasks.label_review import read_reviews
 from tasks.register import champion_datasets, find_champion, settled_uses
+from tasks.step_settings import growth_problem
 from tasks.transfer import check_start
 
 
@@ -51,6 +53,12 @@ class TrainConfig(StageSettings):
     @model_validator(mode="after")
     def _images_large_enough(self) -> TrainConfig:
         if said := size_problem(self.train, self.decode.image_size):
+            raise ValueError(said)
+        return self
+
+    @model_validator(mode="after")
+    def _views_can_grow(self) -> TrainConfig:
+        if said := growth_problem(self.train, self.decode.image_size):
             raise ValueError(said)
         return self
 
@@ -145,6 +153,8 @@ def run_stages(config: TrainConfig) -> RunResult:
         home=workspace.home(),
         design=config.train.network.design,
     )
+    if config.train.ensemble.teacher is not None:
+        pupil_of(config.train.ensemble.teacher, runs=str(workspace.runs_root()))
     clock = Clock()
     datasets, contracts = images_of(config, clock=clock)
     return learn(

@@ -38,9 +38,11 @@ from flows.stages import (
 )
 from flows.train import TrainConfig, images_of, size_problem
 from models.durable import write_over
+from tasks.ensemble_settings import EnsembleSettings
 from tasks.label_review import read_reviews
 from tasks.rates import RatesFound, find_rates
 from tasks.search_draws import changed
+from tasks.step_settings import growth_problem
 from tasks.train import train_model
 from tasks.train_settings import Probe
 from tasks.transfer import check_start
@@ -84,10 +86,18 @@ class TuneConfig(TrainConfig):
                 "probe=only trains in no epochs, which is all that a search changes."
                 " Set probe=first or none"
             )
+        if self.train.ensemble != EnsembleSettings():
+            raise ValueError(
+                "a search compares single networks that learn from labels alone; came"
+                f" combine={self.train.ensemble.combine}"
+                f" teacher={self.train.ensemble.teacher}. Leave train.ensemble out, and"
+                " give it to `train` beside the settings that are found"
+            )
         if self.tune.find == Find.rate:
             return self
         for settings in self.drawn():
-            if said := size_problem(settings, self.decode.image_size):
+            size = self.decode.image_size
+            if said := size_problem(settings, size) or growth_problem(settings, size):
                 raise ValueError(said)
         return self
 

@@ -23,6 +23,8 @@ from flows.stages import (
     prepare,
 )
 from flows.train import commands
+from tasks.ensemble import pupil_of
+from tasks.ensemble_settings import going_on
 from tasks.label_review import read_reviews, reviews_of
 from tasks.network_settings import like_champion
 from tasks.register import (
@@ -141,6 +143,8 @@ def run_stages(config: UpdateConfig) -> RunResult | NothingNew:
     workspace.prepare()
     reviews = read_reviews(config.review)
     models, clock = str(workspace.models_root()), Clock()
+    if config.train.ensemble.teacher is not None:
+        pupil_of(config.train.ensemble.teacher, runs=str(workspace.runs_root()))
     champion = find_champion(models, workspace.checked(config.name))
     if champion is None:
         raise UsageError(
@@ -182,7 +186,11 @@ def _settings(config: UpdateConfig, champion: ModelRef) -> StageSettings:
     kept = champion_config(champion)
     known = StageSettings.model_fields.keys() & kept.keys() - {"train"}
     same = {key: kept[key] for key in known}
-    train = _like_champion(config.train, kept["train"])
+    train = _like_champion(
+        config.train,
+        kept["train"],
+        champion=f"{champion.name}@{champion.version}",
+    )
     try:
         settings = StageSettings.model_validate(same)
     except ValidationError as error:
@@ -206,7 +214,7 @@ def _settings(config: UpdateConfig, champion: ModelRef) -> StageSettings:
 
 
 def _like_champion(
-    train: UpdateTrainSettings, kept: dict[str, Any]
+    train: UpdateTrainSettings, kept: dict[str, Any], *, champion: str = "it"
 ) -> UpdateTrainSettings:
     """Return `train` with what the champion was trained with, unless given."""
     same = {"preset": kept["preset"]} | {
@@ -214,6 +222,12 @@ def _like_champion(
         for name in CHAMPIONS_OWN
         if name in kept and name not in train.model_fields_set
     }
+    same["ensemble"] = going_on(
+        train.ensemble,
+        kept.get("ensemble", {}),
+        given="combine" in train.ensemble.model_fields_set,
+        champion=champion,
+    ).model_dump()
     if kept.get("probe") == "only" and train.freeze is None:
         same["freeze"] = "backbone"  # its features stay what they are
     try:

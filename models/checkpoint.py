@@ -10,7 +10,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ class Restored:
     state: Any
     memory: dict[str, Any]
     epoch: int
+    step: int = 0
     notes: tuple[str, ...] = ()
 
 
@@ -59,9 +60,17 @@ def layout_digest(tree: Any) -> str:
 
 
 def save_checkpoint(
-    run_dir: Path, state: Any, *, epoch: int, memory: dict[str, Any], keep: set[int]
+    run_dir: Path,
+    state: Any,
+    *,
+    epoch: int,
+    memory: dict[str, Any],
+    keep: set[int],
+    step: int = 0,
 ) -> Path:
     """Save `state` as checkpoint `epoch`, whole or not at all, then drop old ones.
+
+    One within an epoch replaces the one before it, and leaves those of epochs alone.
 
     Args:
         run_dir: Folder of the run.
@@ -69,14 +78,16 @@ def save_checkpoint(
         epoch: Epochs finished; names the folder.
         memory: JSON beside the arrays.
         keep: Epochs whose checkpoints stay; all others are removed.
+        step: Steps taken since, within the next epoch.
     """
     folder = run_dir / "checkpoints"
-    final = folder / str(epoch)
+    final = folder / _name(epoch, step)
     with _written_aside(final) as aside:
         _save_tree(aside, state, {"epoch": epoch, **memory})
     for old in _finished(folder):
-        if old not in {epoch, *keep}:
-            _discard(folder / str(old))
+        stays = not old[1] and (bool(step) or old[0] in keep)
+        if old != (epoch, step) and not stays:
+            _discard(folder / _name(*old))
     return final
 
 
@@ -93,25 +104,27 @@ def restore_latest(run_dir: Path, abstract: Any) -> Restored:
     folder, notes = run_dir / "checkpoints", []
     for unfinished in folder.glob(".*"):
         shutil.rmtree(unfinished, ignore_errors=True)
-    for epoch in sorted(_finished(folder), reverse=True):
+    for epoch, step in sorted(_finished(folder), reverse=True):
         try:
-            found = restore_epoch(run_dir, abstract, epoch=epoch)
+            found = restore_epoch(run_dir, abstract, epoch=epoch, step=step)
         except DamagedError as error:
-            notes.append(f"skipped checkpoint {epoch}: {error}")
+            notes.append(f"skipped checkpoint {_name(epoch, step)}: {error}")
         else:
-            return Restored(found.state, found.memory, epoch, tuple(notes))
-    return Restored(None, {}, 0, tuple(notes))
+            return replace(found, notes=tuple(notes))
+    return Restored(None, {}, 0, notes=tuple(notes))
 
 
-def restore_epoch(run_dir: Path, abstract: Any, *, epoch: int) -> Restored:
-    """Restore checkpoint `epoch` of a run.
+def restore_epoch(
+    run_dir: Path, abstract: Any, *, epoch: int, step: int = 0
+) -> Restored:
+    """Restore checkpoint `epoch` of a run, or one so many steps after it.
 
     Raises:
         SchemaError: It is missing, damaged, or of another shape than `abstract`.
     """
-    folder = run_dir / "checkpoints" / str(epoch)
+    folder = run_dir / "checkpoints" / _name(epoch, step)
     state, memory = _load_tree(folder, abstract)
-    return Restored(state, memory, epoch)
+    return Restored(state, memory, epoch, step)
 
 
 def save_model(path: Path, params: Any, stats: Any, *, meta: dict[str, Any]) -> None:
@@ -140,11 +153,9 @@ def load_model(path: Path) -> tuple[Any, Any, dict[str, Any]]:
 
 
 def _save_tree(folder: Path, tree: Any, memory: dict[str, Any]) -> None:
-    import orbax.checkpoint as ocp
-
     host = jax.tree.map(np.asarray, jax.device_get(tree))
     try:
-        with _quiet(), ocp.StandardCheckpointer() as checkpointer:
+        with _quiet(), _checkpointer() as checkpointer:
             checkpointer.save(folder.absolute() / "arrays", host)
     except ValueError as error:  # what TensorStore makes of a full disk
         if "No space left" not in str(error):
@@ -157,8 +168,6 @@ def _save_tree(folder: Path, tree: Any, memory: dict[str, Any]) -> None:
 
 def _load_tree(folder: Path, abstract: Any) -> tuple[Any, dict[str, Any]]:
     """Read arrays and memory, and compare the arrays with their digest."""
-    import orbax.checkpoint as ocp
-
     fix = "Remove the folder to go on without it."
     try:
         memory = json.loads((folder / "memory.json").read_text(encoding="utf-8"))
@@ -178,7 +187,7 @@ def _load_tree(folder: Path, abstract: Any) -> tuple[Any, dict[str, Any]]:
     if like is not None and layout_digest(like) != layout:
         raise SchemaError(f"{folder} holds another network than the one asked for.")
     try:
-        with _quiet(), ocp.StandardCheckpointer() as checkpointer:
+        with _quiet(), _checkpointer() as checkpointer:
             tree = checkpointer.restore(folder.absolute() / "arrays", like)
     except Exception as error:  # Orbax raises many kinds for a damaged file
         if isinstance(error, MemoryError) or getattr(error, "errno", 0) in PASSING:
@@ -190,6 +199,19 @@ def _load_tree(folder: Path, abstract: Any) -> tuple[Any, dict[str, Any]]:
     if tree_digest(tree) != digest:
         raise DamagedError(f"{folder} is damaged: its arrays changed. {fix}")
     return tree, memory
+
+
+def _checkpointer() -> Any:
+    import orbax.checkpoint as ocp
+
+    if jax.process_count() == 1:
+        return ocp.StandardCheckpointer()
+    # Whoever writes or reads does so by itself: Orbax would wait for the others.
+    own = jax.process_index()
+    options = ocp.options.MultiprocessingOptions(
+        primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"p{own}"
+    )
+    return ocp.StandardCheckpointer(multiprocessing_options=options)
 
 
 @contextmanager
@@ -225,10 +247,16 @@ def _numbered(tree: Any) -> Any:
     }
 
 
-def _finished(folder: Path) -> list[int]:
+def _name(epoch: int, step: int) -> str:
+    return f"{epoch}.{step}" if step else str(epoch)
+
+
+def _finished(folder: Path) -> list[tuple[int, int]]:
+    """Return epoch and step of every checkpoint that is whole."""
     if not folder.is_dir():
         return []
-    return [int(p.name) for p in folder.iterdir() if re.fullmatch(r"\d+", p.name)]
+    found = [re.fullmatch(r"(\d+)(?:\.(\d+))?", p.name) for p in folder.iterdir()]
+    return [(int(each[1]), int(each[2] or 0)) for each in found if each]
 
 
 def _discard(path: Path) -> None:

@@ -1,8 +1,7 @@
-"""One epoch of training, and what may end it: a loss or a memory out of bounds."""
+"""One epoch of training, and what may end it: a loss that is no number."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
 import time
@@ -15,19 +14,22 @@ import numpy as np
 from jax.sharding import Mesh
 from numpy.typing import NDArray
 
-from data_contracts.errors import SightlineError, WorkspaceError
+from data_contracts.errors import SightlineError
 from models import stopping
-from models.feed import Batch, BatchSource, devices
+from models.distil import Teacher
+from models.feed import Batch, BatchSource
 from models.imbalance import Counts
 from models.objective import make_objective
 from models.order import batch_sizes, cut_batches, epoch_order
+from models.processes import agree
 from models.recipe import Recipe
+from models.resizing import Growing
 from models.steps import Step, TrainState, make_train_step
 
 Record = dict[str, Any]
 OnProgress = Callable[[int, int, float, str], None]
+Keep = Callable[[TrainState, "Within"], None]
 Validate = Callable[[TrainState], tuple[float | None, float | None]]
-FULL = "RESOURCE_EXHAUSTED"
 SHOWN = 8  # rows that an error names
 
 
@@ -42,6 +44,10 @@ class FitSettings:
         group: Stored chunks mixed with one another; a streaming run holds about three
             such groups, so choose group * chunk * bytes of an image by memory.
         eval_batch_size: Most images in one validation step.
+        checkpoint_minutes: A longer epoch is also saved on its way, whenever so many
+            minutes have passed; None saves finished epochs only.
+        profile: Steps that are traced into the folder `profile` of the run, see
+            `step_profile`.
     """
 
     seed: int = 0
@@ -49,6 +55,26 @@ class FitSettings:
     max_minutes: float | None = None
     group: int = 16
     eval_batch_size: int = 256
+    # What changes no bit stays out of the text that a run's identity hangs on.
+    checkpoint_minutes: float | None = dataclasses.field(default=10.0, repr=False)
+    profile: int = dataclasses.field(default=0, repr=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class Within:
+    """What is known of an epoch that is under way.
+
+    Attributes:
+        step: Steps taken.
+        metrics: Of each of them, as numbers.
+        seconds: Since the epoch began, without those spent not running.
+        waited: Seconds of them that the step waited for its batch.
+    """
+
+    step: int = 0
+    metrics: tuple[dict[str, float], ...] = ()
+    seconds: float = 0.0
+    waited: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,9 +87,11 @@ class Run:
     recipe: Recipe
     settings: FitSettings
     mesh: Mesh | None
-    step: Step
+    growing: Growing
+    step_at: Callable[[int], Step]
     learning_rate: Callable[[Any], Any]
     report: OnProgress
+    keep: frozenset[int] = frozenset()
 
     @property
     def sizes(self) -> NDArray[np.int64]:
@@ -76,6 +104,11 @@ class Run:
         labels = self.source.labels[self.source.val_rows]
         plain = self.recipe.balance.kind == "none"
         return np.ones(len(labels)) if plain else stopping.alike(labels)
+
+    def due(self, seconds: float) -> bool:
+        """Whether a checkpoint is due so long after the last one."""
+        minutes = self.settings.checkpoint_minutes
+        return minutes is not None and seconds >= 60 * minutes
 
     def stop_reason(self, history: list[Record]) -> str:
         """Why no further epoch runs; empty to go on."""
@@ -94,6 +127,7 @@ def step_of(
     counts: Counts,
     steps: int,
     seed: int,
+    teacher: Teacher | None = None,
     **views: Any,
 ) -> Step:
     """Compile the step that `recipe` asks for, see `make_train_step`.
@@ -104,6 +138,7 @@ def step_of(
         counts: Training images (k,) of each class.
         steps: Steps in all.
         seed: Start of the random stream.
+        teacher: Whom the recipe learns from, if from anyone.
         views: `mean`, `std` and `mesh`.
     """
     objective = make_objective(
@@ -112,6 +147,7 @@ def step_of(
         smoothing=recipe.label_smoothing,
         counts=counts,
         steps=steps,
+        distil=recipe.distil,
     )
     return make_train_step(
         *network,
@@ -124,6 +160,7 @@ def step_of(
         accumulate=recipe.accumulate,
         precision=recipe.precision,
         remat=recipe.remat,
+        teacher=teacher,
         **views,
     )
 
@@ -134,18 +171,33 @@ def train_epoch(
     batches: Iterator[Batch],
     epoch: int,
     validate: Validate,
+    *,
+    begun: Within = Within(),
+    keep: Keep = lambda state, within: None,
 ) -> tuple[TrainState, Record]:
-    """Train one epoch and validate it; `epoch` counts from 1."""
+    """Train one epoch and validate it.
+
+    Args:
+        run: The run.
+        state: After the steps of `begun`; given away.
+        batches: From the step after those.
+        epoch: From 1.
+        validate: Judges a state.
+        begun: What was done of the epoch before.
+        keep: Called on the way when a checkpoint is due.
+    """
     n, of = run.source.epoch_size, f"epoch {epoch}/{run.recipe.epochs}"
     sizes = run.sizes
     steps = len(sizes)
-    start, told, waited = time.perf_counter(), 0.0, 0.0
-    metrics: list[dict[str, Any]] = []
-    for k in range(steps):
+    saved = time.perf_counter()
+    start, told, waited = saved - begun.seconds, 0.0, begun.waited
+    metrics: list[dict[str, Any]] = list(begun.metrics)
+    step = run.step_at(epoch - 1)
+    for k in range(begun.step, steps):
         asked = time.perf_counter()
         batch = next(batches)
         waited += time.perf_counter() - asked
-        state, seen = run.step(state, *batch)
+        state, seen = step(state, *batch)
         metrics.append(seen)
         if k > 1:  # two steps may be under way; more would pile up batches
             check_step(run, metrics, epoch=epoch, index=k - 2)
@@ -153,6 +205,11 @@ def train_epoch(
         if now - told > 0.25:
             told, done = now, int(sizes[: k + 1].sum())
             _tell(run, (epoch - 1) * n + done, done / (now - start), of)
+        if run.due(now - saved) and k + 1 < steps:
+            for index in range(max(k - 1, 0), k + 1):
+                check_step(run, metrics, epoch=epoch, index=index)
+            keep(state, Within(k + 1, numbers(metrics), now - start, waited))
+            saved = time.perf_counter()
     for k in range(max(steps - 2, 0), steps):
         check_step(run, metrics, epoch=epoch, index=k)
     means = stopping.mean_of_steps(jax.device_get(metrics), sizes)
@@ -169,7 +226,7 @@ def train_epoch(
         "grad_norm": means["grad_norm"],
         "learning_rate": float(run.learning_rate(epoch * steps - 1)),
         "images_per_second": round(n / trained, 1),
-        "seconds": round(time.perf_counter() - start, 3),
+        "seconds": round(agree(time.perf_counter() - start), 3),
         "data_stall": round(waited / trained, 4),
     }
     note = f"{of}, loss {means['loss']:.3f}"
@@ -177,6 +234,12 @@ def train_epoch(
         note += f", val top-1 {top1:.3f}"
     _tell(run, epoch * n, n / trained, note)
     return state, line
+
+
+def numbers(metrics: list[dict[str, Any]]) -> tuple[dict[str, float], ...]:
+    """Return the metrics of steps as Python's numbers, which are the same bits."""
+    seen = jax.device_get(metrics)
+    return tuple({key: float(line[key]) for key in line} for line in seen)
 
 
 def _tell(run: Run, done: int, rate: float, note: str) -> None:
@@ -227,48 +290,3 @@ def _rows(run: Run, *, epoch: int, index: int) -> NDArray[np.int64]:
     )
     rows, weights = cut_batches(order, run.recipe.batch_size)
     return rows[index][weights[index] > 0]
-
-
-@contextlib.contextmanager
-def enough_to_judge(images: int) -> Iterator[None]:
-    """Turn a lack of memory in validation into an error that says what to change.
-
-    Raises:
-        WorkspaceError: So many images at once do not fit.
-    """
-    try:
-        yield
-    except jax.errors.JaxRuntimeError as error:
-        if FULL not in str(error):
-            raise
-        raise WorkspaceError(
-            f"The memory of the device is too small to judge {images} images at once:"
-            f" {str(error).strip().splitlines()[0]} Use a smaller preset or smaller"
-            " images, or a device with more memory."
-        ) from error
-
-
-@contextlib.contextmanager
-def enough_memory(recipe: Recipe, mesh: Mesh | None) -> Iterator[None]:
-    """Turn a device's lack of memory into an error that says what to change.
-
-    Raises:
-        WorkspaceError: A batch does not fit.
-    """
-    try:
-        yield
-    except jax.errors.JaxRuntimeError as error:
-        if FULL not in str(error):
-            raise
-        size, parts = recipe.batch_size, recipe.accumulate
-        cut = f" in {parts} parts" if parts > 1 else ""
-        first = str(error).strip().splitlines()[0]
-        ways = [f"batch_size={size // 2}"] if size // 2 >= 2 * parts else []
-        if size // devices(mesh) >= 4 * parts:
-            ways.append(f"accumulate={2 * parts}")
-        ways += [] if recipe.remat else ["remat=yes"]
-        advice = "Set " + ", or ".join(ways) if ways else "Use smaller views"
-        raise WorkspaceError(
-            f"The memory of the device is too small for steps of batch_size={size}"
-            f"{cut}: {first} {advice}, and run again; or use a device with more memory."
-        ) from error

@@ -17,12 +17,15 @@ from models.imbalance import quotas, resample
 from models.order import (
     Read,
     Rows,
+    batch_sizes,
     cut_batches,
     epoch_groups,
     epoch_order,
     gather_batches,
+    groups_after,
     read_ahead,
 )
+from models.processes import own_share, put, spans
 
 Batch = tuple[Any, Any, Any, Any]
 
@@ -102,40 +105,43 @@ def train_batches(
     seed: int,
     mesh: Mesh | None,
     parts: int = 1,
+    first: int = 0,
 ) -> Generator[Batch, None, None]:
     """Yield images, labels, weights and places of every batch of `epochs`, placed.
 
-    Epochs count from 0. A batch is filled up so that every device's share can be cut
-    into `parts`. Places are positions in `source.train_rows`; what fills a
-    batch up has one beyond the end. The order is the same whether `source` is resident
-    or streams.
+    Epochs count from 0, and the first of them begins at its batch `first`. A batch is
+    filled up so that every device's share can be cut into `parts`. Places are positions
+    in `source.train_rows`; what fills a batch up has one beyond the end. The order is
+    the same whether `source` is resident or streams. Of several processes, each reads
+    and places its own share of a batch.
     """
     rows, settings = source.train_rows, {"group": group, "chunk": source.chunk}
 
-    def plan() -> Iterator[tuple[Rows, NDArray[np.float32]]]:
-        for epoch in epochs:
+    def plan(some: range) -> Iterator[tuple[Rows, NDArray[np.float32]]]:
+        for epoch in some:
             shown = source.epoch_rows(seed=seed, epoch=epoch)
             order = epoch_order(shown, seed=seed, epoch=epoch, **settings)
             cut = cut_batches(order, batch_size, multiple=parts * devices(mesh))
-            yield from zip(*cut, strict=True)
+            skipped = first if epoch == epochs.start else 0
+            own = own_share(cut[0].shape[1], mesh)
+            yield from zip(*(part[skipped:, own] for part in cut), strict=True)
+
+    def groups() -> Iterator[Rows]:
+        for epoch in epochs:
+            shown = source.epoch_rows(seed=seed, epoch=epoch)
+            found = epoch_groups(shown, seed=seed, epoch=epoch, **settings)
+            skipped = first if epoch == epochs.start else 0
+            sizes = batch_sizes(len(shown), batch_size)
+            left = groups_after(found, int(sizes[:skipped].sum()))
+            yield from _needed(left, plan(range(epoch, epoch + 1)), mesh)
 
     if source.resident:
         keep = _resident(rows, source, mesh)
-        images = (keep(batch) for batch, _ in plan())
+        images = (keep(batch) for batch, _ in plan(epochs))
     else:
-        groups = (
-            part
-            for epoch in epochs
-            for part in epoch_groups(
-                source.epoch_rows(seed=seed, epoch=epoch),
-                seed=seed,
-                epoch=epoch,
-                **settings,
-            )
-        )
-        images = _streamed((batch for batch, _ in plan()), groups, source)
+        images = _streamed((batch for batch, _ in plan(epochs)), groups(), source)
     with contextlib.closing(images):
-        for pixels, (batch, weights) in zip(images, plan(), strict=True):
+        for pixels, (batch, weights) in zip(images, plan(epochs), strict=True):
             labels = source.labels[batch].astype(np.int32)
             at = np.searchsorted(rows, batch)
             places = np.where(weights > 0, at, len(rows)).astype(np.int32)
@@ -153,13 +159,15 @@ def val_batches(
     """
     rows = source.val_rows
     batches, weights = cut_batches(rows, batch_size, multiple=devices(mesh))
-    keep = _resident(rows, source, mesh) if source.resident else None
+    batches = batches[:, own_share(batches.shape[1], mesh)]
+    own = np.unique(batches)
+    keep = _resident(own, source, mesh) if source.resident else None
 
     def images() -> Iterator[Any]:
         if keep:
             pictures = (keep(batch) for batch in batches)
         else:
-            chunks = np.split(rows, np.flatnonzero(np.diff(rows // source.chunk)) + 1)
+            chunks = np.split(own, np.flatnonzero(np.diff(own // source.chunk)) + 1)
             pictures = _streamed(iter(batches), iter(chunks), source)
         with contextlib.closing(pictures):
             for pixels in pictures:
@@ -175,7 +183,21 @@ def devices(mesh: Mesh | None) -> int:
 
 def place(tree: Any, mesh: Mesh | None, *, split: bool) -> Any:
     """Put arrays on the devices, split along the first axis or copied to each."""
-    return jax.device_put(tree, _sharding(mesh, split=split))
+    sharding = _sharding(mesh, split=split)
+    if spans(mesh):
+        return put(tree, sharding, split=split)
+    return jax.device_put(tree, sharding)
+
+
+def _needed(
+    groups: list[Rows], batches: Iterator[tuple[Rows, Any]], mesh: Mesh | None
+) -> list[Rows]:
+    """Return `groups` with the rows alone that this process's batches show."""
+    if not spans(mesh):
+        return groups
+    own = np.concatenate([np.empty(0, np.int64), *(rows for rows, _ in batches)])
+    left = [group[np.isin(group, own)] for group in groups]
+    return [group for group in left if len(group)]
 
 
 def _sharding(mesh: Mesh | None, *, split: bool) -> Any:
@@ -194,7 +216,7 @@ def _resident(
     the same program and agree to the bit.
     """
     images = _checked(source.read)(rows)
-    if jax.default_backend() == "cpu":
+    if jax.default_backend() == "cpu" or spans(mesh):
         return lambda wanted: images[np.searchsorted(rows, wanted)]
     on_device = place(images, mesh, split=False)
     gather = jax.jit(

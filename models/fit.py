@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from models.checkpoint import (
     restore_latest,
     save_checkpoint,
 )
+from models.distil import Teacher
 from models.durable import locked, machine_errors, write_over
 from models.epoch import (
     FitSettings,
@@ -33,8 +35,7 @@ from models.epoch import (
     Record,
     Run,
     Validate,
-    enough_memory,
-    enough_to_judge,
+    Within,
     step_of,
     train_epoch,
 )
@@ -50,7 +51,11 @@ from models.identity import run_identity
 from models.objective import area_under_margin, memory_of
 from models.optim import by_parts, make_optimizer
 from models.order import steps_per_epoch
+from models.processes import leads, meet, whole
 from models.recipe import Recipe
+from models.resizing import Growing
+from models.room import Ahead, enough_memory, enough_to_judge
+from models.step_profile import StepProfile
 from models.steps import (
     Channels,
     Step,
@@ -81,6 +86,7 @@ class FitResult:
             skipped.
         aum: Area under the margin (n,) of each training row, NaN where it was never
             seen unmixed; up to the epoch that params come from.
+        kept: Averaged (params, stats) of the epochs that were asked for, and ran.
     """
 
     params: Any
@@ -93,6 +99,7 @@ class FitResult:
     resumed_from: int
     notes: tuple[str, ...]
     aum: NDArray[np.float32]
+    kept: dict[int, tuple[Any, Any]] = dataclasses.field(default_factory=dict)
 
 
 def fit(
@@ -107,13 +114,15 @@ def fit(
     mesh: Mesh | None = None,
     init: tuple[Any, Any] | None = None,
     on_progress: OnProgress | None = None,
+    keep: Collection[int] = (),
+    teacher: Teacher | None = None,
     make_step: Callable[..., Step] = step_of,
 ) -> FitResult:
     """Train `model`, or go on with the run that `run_dir` holds.
 
-    A run that was killed goes on after its last finished epoch and, on the same
-    number of CPU devices, ends in the same bits as one that was not; a finished run
-    returns at once.
+    A run that was killed goes on after its last checkpoint, of a finished epoch or
+    within one, and, on the same number of CPU devices, ends in the same bits as one
+    that was not; a finished run returns at once.
 
     Args:
         model: Network with fresh weights; `recipe.preset` is not looked at.
@@ -128,6 +137,8 @@ def fit(
             fewer classes, see `warm_start`.
         on_progress: Called with images done, images in all, images per second and a
             note, a few times a second.
+        keep: Epochs (from 1) whose weights are handed back besides the best.
+        teacher: Whom to learn from, as `recipe.distil` says.
         make_step: Compiles the step; another one learns by another loss.
 
     Raises:
@@ -158,52 +169,73 @@ def fit(
         state = dataclasses.replace(
             state, params=params, stats=stats, opt=tx.init(params), ema=(params, stats)
         )
+    if not recipe.distil.weight:
+        teacher = None
+    if teacher is not None:
+        teacher = dataclasses.replace(
+            teacher, weights=place(teacher.weights, mesh, split=False)
+        )
     views: dict[str, Any] = {"mean": mean, "std": std, "mesh": mesh}
-    step = make_step(
-        recipe,
-        (graphdef, tx),
-        counts=counts,
-        steps=recipe.epochs * steps,
-        seed=settings.seed,
-        **views,
-    )
+    resident = len(source.train_rows) + len(source.val_rows)
+
+    def build(side: int | None) -> Ahead:
+        views_of = dataclasses.replace(recipe.augment, size=side)
+        step = make_step(
+            recipe if side is None else dataclasses.replace(recipe, augment=views_of),
+            (graphdef, tx),
+            counts=counts,
+            steps=recipe.epochs * steps,
+            seed=settings.seed,
+            teacher=teacher,
+            **views,
+        )
+        return Ahead(step, recipe, mesh, resident=source.resident * resident)
+
+    growing = Growing(recipe, build)
+    begin: Any = init if teacher is None else (init, teacher.content)
     run = Run(
         folder=run_dir,
-        identity=run_identity(source, (recipe, settings, mean, std), state, init),
+        identity=run_identity(source, (recipe, settings, mean, std), state, begin),
         source=source,
         recipe=recipe,
         settings=settings,
         mesh=mesh,
-        step=step,
+        growing=growing,
+        step_at=growing.at,
         learning_rate=learning_rate,
         report=on_progress or (lambda done, total, rate, note: None),
+        keep=frozenset(keep),
     )
     with machine_errors(run_dir):
         run_dir.mkdir(parents=True, exist_ok=True)
-    with locked(run_dir, patience=0), enough_memory(recipe, mesh):
+    alone = locked(run_dir, patience=0) if leads() else contextlib.nullcontext()
+    with alone, enough_memory(growing.full):
         return _resume(run, state, make_predict(graphdef, **views))
 
 
 def _resume(run: Run, state: Any, predict: Any) -> FitResult:
     found = restore_latest(run.folder, state)
     notes, history = list(found.notes), found.memory.get("history", [])
-    if found.epoch:
+    begun = Within()
+    if found.state is not None:
         state = found.state
         if found.memory["identity"] != run.identity:
             raise UsageError(
                 f"{run.folder} holds a run with other settings, images or network. "
                 "Give another run folder, or remove this one to start over."
             )
+        begun = Within(**found.memory.get("within", {}))
+    meet("restored")  # before the first of several processes writes
     resumed_from = len(history)
     # A line may be ahead of its checkpoint: the epoch it tells of runs again.
-    write_history(run.folder, history)
+    _tell(run, history)
     if not run.stop_reason(history):
-        state, history = _train(run, state, history, predict)
+        state, history = _train(run, state, history, predict, begun)
     return _result(run, state, history, notes, resumed_from)
 
 
 def _train(
-    run: Run, state: Any, history: list[Record], predict: Any
+    run: Run, state: Any, history: list[Record], predict: Any, begun: Within
 ) -> tuple[TrainState, list[Record]]:
     # Copies, since the step gives the buffers of the state away.
     state = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), state)
@@ -216,27 +248,71 @@ def _train(
         seed=run.settings.seed,
         mesh=run.mesh,
         parts=run.recipe.accumulate,
+        first=begun.step,
     )
-    with contextlib.closing(batches):
+    profile = StepProfile(run, run.folder / "profile")
+    watched, run = (
+        profile.batches(batches),
+        dataclasses.replace(run, step_at=profile.at),
+    )
+    with contextlib.closing(batches), contextlib.closing(profile):
         validate = _validator(run, predict)
         while not run.stop_reason(history):
-            state, line = train_epoch(run, state, batches, len(history) + 1, validate)
-            before, history = stopping.best_epoch(history), [*history, line]
-            write_history(run.folder, history)
-            best = stopping.best_epoch(history)
-            save_checkpoint(
-                run.folder,
+            state, line = train_epoch(
+                run,
                 state,
-                epoch=len(history),
-                memory={
-                    "identity": run.identity,
-                    "best_epoch": best,
-                    "history": history,
-                },
-                # Should the last be damaged, the one before it needs its own best.
-                keep={len(history) - 1, best, before},
+                watched,
+                len(history) + 1,
+                validate,
+                begun=begun,
+                keep=functools.partial(_keep, run, history),
             )
+            begun = Within()
+            before, history = stopping.best_epoch(history), [*history, line]
+            _tell(run, history)
+            best = stopping.best_epoch(history)
+            # Should the last be damaged, the one before it needs its own best.
+            kept = {len(history) - 1, best, before} | run.keep
+            _save(run, state, history, keep=kept)
+    meet("saved")
+    profile.write(history)
     return state, history
+
+
+def _save(
+    run: Run,
+    state: TrainState,
+    history: list[Record],
+    *,
+    keep: set[int],
+    within: Within | None = None,
+) -> None:
+    if not leads():
+        return
+    memory = {
+        "identity": run.identity,
+        "best_epoch": stopping.best_epoch(history),
+        "history": history,
+    }
+    if within is not None:
+        memory["within"] = dataclasses.asdict(within)
+    save_checkpoint(
+        run.folder,
+        state,
+        epoch=len(history),
+        step=within.step if within else 0,
+        memory=memory,
+        keep=keep,
+    )
+
+
+def _tell(run: Run, history: list[Record]) -> None:
+    if leads():
+        write_history(run.folder, history)
+
+
+def _keep(run: Run, history: list[Record], state: TrainState, within: Within) -> None:
+    _save(run, state, history, keep=set(), within=within)
 
 
 def _validator(run: Run, predict: Any) -> Validate:
@@ -250,7 +326,7 @@ def _validator(run: Run, predict: Any) -> Validate:
     def validate(state: TrainState) -> tuple[float, float]:
         weights = eval_params(state)
         with enough_to_judge(size):
-            logits = [np.asarray(predict(*weights, batch)) for batch in images()]
+            logits = [whole(predict(*weights, batch)) for batch in images()]
         found = np.concatenate(logits)[counts]
         return stopping.score(found, labels, weights=run.val_weights)
 
@@ -274,6 +350,13 @@ def _result(
             notes.append(f"weights of the last epoch, not of the best: {error}")
             best = len(history)
     params, stats = jax.device_get(eval_params(state))
+    kept = {
+        epoch: jax.device_get(
+            eval_params(restore_epoch(run.folder, state, epoch=epoch).state)
+        )
+        for epoch in sorted(run.keep)
+        if epoch <= len(history)
+    }
     return FitResult(
         params=params,
         stats=stats,
@@ -285,6 +368,7 @@ def _result(
         resumed_from=resumed_from,
         notes=tuple(notes),
         aum=area_under_margin(jax.device_get(state.memory["margin"])),
+        kept=kept,
     )
 
 

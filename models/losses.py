@@ -99,3 +99,20 @@ def remembered(targets: jax.Array, logits: jax.Array, *, decay: float) -> jax.Ar
     """Move `targets` (n c) towards the answers of `logits` (n c), as ELR does."""
     answers = jax.nn.softmax(logits.astype(jnp.float32))
     return decay * targets + (1 - decay) * jax.lax.stop_gradient(answers)
+
+
+def distillation(
+    logits: jax.Array, targets: jax.Array, *, temperature: float
+) -> jax.Array:
+    """Return T^2 times the cross-entropy (n,) of softened `logits` (n c) to `targets`.
+
+    Hinton et al. 2015, arXiv 1503.02531, section 2: the square keeps the gradient's
+    size at every temperature T.
+
+    Args:
+        logits: Scores before softmax.
+        targets: A teacher's answers, softened likewise (n c).
+        temperature: T.
+    """
+    every = jax.nn.log_softmax(logits.astype(jnp.float32) / temperature)
+    return -(temperature**2) * (targets * every).sum(-1)

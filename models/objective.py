@@ -12,7 +12,7 @@ import numpy as np
 from data_contracts.errors import UsageError
 from models import losses
 from models.imbalance import Counts, effective_weights, log_prior, margins
-from models.recipe import COSINE_SCALE, Balance, Loss
+from models.recipe import COSINE_SCALE, Balance, Distil, Loss
 
 # objective(logits (n c), labels (n,), step (), targets (n c) or None) -> loss (n,)
 Objective = Callable[..., jax.Array]
@@ -25,6 +25,7 @@ def make_objective(
     smoothing: float = 0.0,
     counts: Counts | None = None,
     steps: int = 0,
+    distil: Distil = Distil(),
 ) -> Objective:
     """Return the loss of each example, corrected for the sizes of the classes.
 
@@ -34,11 +35,14 @@ def make_objective(
         smoothing: Share of the target spread over all classes, for cross-entropy.
         counts: Training images (k,) of each class; a correction needs them.
         steps: Steps in all; a deferred correction starts within them.
+        distil: What the targets of a teacher count; they then are no one else's.
 
     Raises:
         UsageError: The loss is unknown.
     """
     base = _base(loss, smoothing)
+    if distil.weight:
+        return _distilled(base, distil)
     if balance.kind not in ("logit_adjusted", "ldam", "ldam_deferred", "effective"):
         return lambda logits, labels, *, step, targets=None: base(
             logits, labels, targets=targets
@@ -65,6 +69,18 @@ def make_objective(
         if balance.kind == "ldam":
             return value
         return value * jnp.where(step >= first, jnp.asarray(weights)[labels], 1.0)
+
+    return objective
+
+
+def _distilled(base: Objective, distil: Distil) -> Objective:
+    """Mix the loss of the label with that of a teacher's softened answers."""
+
+    def objective(
+        logits: jax.Array, labels: jax.Array, *, step: jax.Array, targets: jax.Array
+    ) -> jax.Array:
+        soft = losses.distillation(logits, targets, temperature=distil.temperature)
+        return (1 - distil.weight) * base(logits, labels) + distil.weight * soft
 
     return objective
 

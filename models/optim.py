@@ -1,4 +1,4 @@
-"""Optimisers and the schedules of their learning rate."""
+"""Optimisers, and which weights they step."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,66 +14,9 @@ from optax.contrib import (
 
 from data_contracts.errors import UsageError
 from models.recipe import SCHEDULE_FREE, Recipe
+from models.schedules import SCHEDULES, course_of
 
 Rate = float | optax.Schedule
-
-
-def warmup_cosine(
-    peak: float, total_steps: int, *, warmup: float = 0.15, final: float = 0.0
-) -> optax.Schedule:
-    """Rise linearly to `peak`, then fall as a half cosine.
-
-    Args:
-        peak: Highest learning rate.
-        total_steps: Steps from the first to the end of the fall.
-        warmup: Share of the steps spent rising.
-        final: Last learning rate, as a share of `peak`.
-    """
-    rise = max(1, round(total_steps * warmup))
-    fall = max(1, total_steps - rise)
-    return optax.join_schedules(
-        [
-            optax.linear_schedule(peak / 25, peak, rise),
-            optax.cosine_decay_schedule(peak, fall, alpha=final),
-        ],
-        [rise],
-    )
-
-
-def one_cycle(peak: float, total_steps: int, *, warmup: float = 0.15) -> optax.Schedule:
-    """Rise linearly to `peak`, then fall linearly to 0 (arXiv 1708.07120, section 3).
-
-    Args:
-        peak: Highest learning rate.
-        total_steps: Steps from the first to the end of the fall.
-        warmup: Share of the steps spent rising.
-    """
-    rise = max(1, round(total_steps * warmup))
-    fall = optax.linear_schedule(peak, 0.0, max(1, total_steps - rise))
-    return optax.join_schedules(
-        [optax.linear_schedule(peak / 25, peak, rise), fall], [rise]
-    )
-
-
-def constant(peak: float, total_steps: int, *, warmup: float = 0.15) -> optax.Schedule:
-    """Rise linearly to `peak` and stay there.
-
-    Args:
-        peak: Highest learning rate.
-        total_steps: Steps in all.
-        warmup: Share of the steps spent rising.
-    """
-    rise = max(1, round(total_steps * warmup))
-    return optax.linear_schedule(peak / 25, peak, rise)
-
-
-SCHEDULES: dict[str, Callable[..., optax.Schedule]] = {
-    "cosine": warmup_cosine,
-    "one_cycle": one_cycle,
-    "constant": constant,
-    # The averaging of `schedule_free` stands for the fall.
-    SCHEDULE_FREE: constant,
-}
 
 
 def make_optimizer(
@@ -96,9 +39,7 @@ def make_optimizer(
                 f" {getattr(recipe, kind)!r}. Pick one."
             )
     if rate is None:
-        rate = SCHEDULES[recipe.schedule](
-            recipe.learning_rate, total_steps, warmup=recipe.warmup
-        )
+        rate = course_of(recipe, total_steps)
     build = OPTIMIZERS[recipe.optimizer]
     if recipe.schedule == SCHEDULE_FREE:
         if recipe.optimizer not in FREE:

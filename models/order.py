@@ -60,6 +60,12 @@ def steps_per_epoch(n: int, batch_size: int) -> int:
     return -(-n // batch_size)
 
 
+def groups_after(groups: list[Rows], rows: int) -> list[Rows]:
+    """Return the groups that are still needed after the first `rows` of an epoch."""
+    ends = np.cumsum([len(group) for group in groups])
+    return groups[int(np.searchsorted(ends, rows, side="right")) :]
+
+
 def batch_sizes(n: int, batch_size: int) -> NDArray[np.int64]:
     """Return how many of `n` rows count in each batch; sizes differ by one at most."""
     steps = steps_per_epoch(n, batch_size)

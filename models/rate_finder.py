@@ -15,12 +15,13 @@ from jax.sharding import Mesh
 from numpy.typing import NDArray
 
 from data_contracts.errors import SightlineError, UsageError
-from models.epoch import enough_memory, step_of
+from models.epoch import step_of
 from models.feed import BatchSource, check_source, train_batches
 from models.objective import memory_of
 from models.optim import by_parts, make_optimizer
 from models.order import steps_per_epoch
 from models.recipe import Recipe
+from models.room import Ahead, enough_memory
 from models.steps import Channels, create_state
 
 SMOOTHING = 0.9  # share of the earlier losses in the running mean
@@ -93,15 +94,19 @@ def find_rate(
     rows, counts = len(source.train_rows), source.counts
     memory = memory_of(recipe.loss, rows=rows, num_classes=len(counts))
     graphdef, state = create_state(model, tx, mesh=mesh, memory=memory)
-    step = step_of(
+    step = Ahead(
+        step_of(
+            recipe,
+            (graphdef, tx),
+            counts=counts,
+            steps=steps,
+            seed=seed,
+            mean=mean,
+            std=std,
+            mesh=mesh,
+        ),
         recipe,
-        (graphdef, tx),
-        counts=counts,
-        steps=steps,
-        seed=seed,
-        mean=mean,
-        std=std,
-        mesh=mesh,
+        mesh,
     )
     epochs = -(-steps // steps_per_epoch(source.epoch_size, recipe.batch_size))
     batches = train_batches(
@@ -114,7 +119,7 @@ def find_rate(
         parts=recipe.accumulate,
     )
     losses: list[float] = []
-    with contextlib.closing(batches), enough_memory(recipe, mesh):
+    with contextlib.closing(batches), enough_memory(step):
         for _, batch in zip(range(steps), batches, strict=False):
             state, seen = step(state, *batch)
             losses.append(float(jax.device_get(seen["loss"])))

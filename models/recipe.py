@@ -27,6 +27,8 @@ RATES = {
 SCHEDULE_FREE = "schedule_free"
 # Logit of a cosine of 1 where the head sees angles only.
 COSINE_SCALE = 30.0
+# Hidden units of a boosted head: so many stages at most, each of so many.
+STAGES, UNITS = 16, 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,6 +204,19 @@ SAMPLINGS = {
 
 
 @dataclasses.dataclass(frozen=True)
+class Distil:
+    """What a teacher's answers count, see `distil`.
+
+    Attributes:
+        weight: Share of the loss; the label has the rest.
+        temperature: That softens the answers of both.
+    """
+
+    weight: float = 0.0
+    temperature: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
 class Recipe:
     """Settings of the optimiser, its schedule and the views.
 
@@ -228,6 +243,11 @@ class Recipe:
         layer_decay: Learning rate of a stage, as a share of the next one's.
         unfreeze: Share of the steps until the last part learns too, see `optim`.
         network: Choices beside the preset, less views at test time.
+        cycles: How often the schedule runs from its start, see `optim`.
+        distil: What the answers of a teacher count.
+        progressive: Side of the first views, as a share of the last; 1 is off. See
+            `resizing`.
+        progressive_stages: Sides that it takes, the last one included.
     """
 
     preset: str = "small"
@@ -256,6 +276,10 @@ class Recipe:
     layer_decay: float = 1.0
     unfreeze: float = 0.0
     network: Design = PLAIN
+    cycles: int = 1
+    distil: Distil = Distil()
+    progressive: float = 1.0
+    progressive_stages: int = 4
 
     def __repr__(self) -> str:
         """Name every field but later ones at their defaults.
@@ -276,6 +300,7 @@ TUNING = 3 / 14
 # Fields of `Recipe` that came after runs were made without them.
 LATER = (
     "schedule sam_radius accumulate precision remat freeze layer_decay unfreeze network"
+    " cycles distil progressive progressive_stages"
 ).split()
 
 
@@ -296,3 +321,16 @@ def batch_for(n: int) -> int:
     """
     largest = 1 << max(n // STEPS, 1).bit_length() - 1
     return min(max(largest, LEAST_BATCH), MOST_BATCH)
+
+
+def cycle_ends(epochs: int, cycles: int) -> list[int]:
+    """Return the last epoch (from 1) of each cycle; lengths differ by one at most."""
+    return [round((k + 1) * epochs / cycles) for k in range(cycles)]
+
+
+def soup_epochs(epochs: int, count: int) -> list[int]:
+    """Return `count` epochs (from 1), evenly over the last third, with the last."""
+    first = epochs - epochs // 3
+    span = max(count - 1, 1)
+    found = {round(first + k * (epochs - first) / span) for k in range(count)}
+    return sorted(found | {epochs})

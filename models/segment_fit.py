@@ -25,8 +25,9 @@ from models.checkpoint import restore_latest, save_checkpoint
 from models.durable import locked, machine_errors, write_over
 from models.feed import BatchSource, place, train_batches
 from models.occlude import image_keys, occlude
-from models.optim import muon, warmup_cosine
+from models.optim import muon
 from models.order import steps_per_epoch
+from models.schedules import warmup_cosine
 from models.segment import UNet
 from models.steps import (
     AXIS,

@@ -15,11 +15,13 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from models.augment import view
 from models.design import PLAIN, Design
+from models.distil import Teacher
 from models.forward import forward
 from models.losses import remembered
 from models.machine import cores
 from models.objective import Objective, margin_of
 from models.optim import evaluation_weights
+from models.processes import by_turns, in_turn
 from models.recipe import Augment
 from models.remat import late
 from models.scales import answer
@@ -65,8 +67,11 @@ def use_all_cores() -> None:
 def device_mesh(batch_size: int | None = None) -> Mesh:
     """Return a mesh over the local devices, or over as many as a batch is worth.
 
-    Batch norm and mixing see the images of one device only, so each gets some.
+    Batch norm and mixing see the images of one device only, so each gets some. Of
+    several processes, all devices of all take part.
     """
+    if jax.process_count() > 1:
+        return Mesh(np.array(jax.devices()), (AXIS,))
     most = max(1, batch_size // LEAST_SHARE) if batch_size else None
     return Mesh(np.array(jax.local_devices()[:most]), (AXIS,))
 
@@ -134,6 +139,7 @@ def make_train_step(
     accumulate: int = 1,
     precision: str = "float32",
     remat: bool = False,
+    teacher: Teacher | None = None,
 ) -> Step:
     """Compile one optimiser step; `state` is donated.
 
@@ -167,6 +173,7 @@ def make_train_step(
             the other; it divides that share.
         precision: "float32" or "bfloat16", see `forward.lower`.
         remat: Recompute blocks rather than remember them, see `remat`.
+        teacher: Answers the very same views, for the objective's targets.
 
     Returns:
         step(state, images uint8 (n h w c), labels (n,), weights (n,), places (n,)) to
@@ -177,7 +184,12 @@ def make_train_step(
     run = functools.partial(forward, graphdef, precision=precision, remat=remat)
 
     def local(
-        state: TrainState, images: Any, labels: Any, weights: Any, places: Any
+        state: TrainState,
+        images: Any,
+        labels: Any,
+        weights: Any,
+        places: Any,
+        *taught: Any,
     ) -> Any:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         if mesh is not None:
@@ -188,6 +200,8 @@ def make_train_step(
         if targets is not None:
             targets = targets.at[places].get(mode="fill", fill_value=0)
             targets = own[:, None] * targets + (1 - own[:, None]) * targets[::-1]
+        if teacher is not None:
+            targets = teacher.answers(taught[0], pixels)
         share = weights / jnp.maximum(total, 1e-12)
         examples = pixels, own, labels, labels[::-1], targets, share
 
@@ -210,13 +224,13 @@ def make_train_step(
         )
         (value, (top1, stats, logits)), grads = gradient(state.params)
         whole = jnp.where(own == 1, places, jnp.iinfo(places.dtype).max)
-        seen = _all_of((whole, labels, logits), mesh)
-        memory = _remember(state.memory, *seen, decay)
         value, top1, grads = sum_over((value, top1, grads), mesh)
         if sam_radius:
             worst = _uphill(state.params, grads, sam_radius)
             grads = sum_over(gradient(worst)[1], mesh)
-        stats = mean_over(stats, mesh)
+        stats = mean_over(in_turn(stats, grads, mesh), mesh)
+        seen = _all_of(in_turn((whole, labels, logits), (grads, stats), mesh), mesh)
+        memory = _remember(state.memory, *seen, decay)
         updates, opt = tx.update(grads, state.opt, state.params)
         params = optax.apply_updates(state.params, updates)
         average = moved_average(state.ema, (params, stats), ema, state.step)
@@ -227,28 +241,43 @@ def make_train_step(
         after = TrainState(params, stats, opt, average, state.step + 1, memory)
         return after, metrics
 
-    return compiled(local, mesh)
+    return compiled(local, mesh, *([] if teacher is None else [teacher.weights]))
 
 
-def compiled(local: Callable[..., Any], mesh: Mesh | None) -> Step:
-    """Compile a step that sums over the devices by hand; the state is donated."""
+def compiled(local: Callable[..., Any], mesh: Mesh | None, *given: Any) -> Step:
+    """Compile a step that sums over the devices by hand; the state is donated.
+
+    Args:
+        local: Of a state, a device's share of a batch, and `given`.
+        mesh: The devices.
+        given: Trees of arrays on all of them, which stay what they are.
+    """
     if mesh is None:
-        return jax.jit(local, donate_argnums=0)
+        return _with(jax.jit(local, donate_argnums=0), given)
     whole, part = PartitionSpec(), PartitionSpec(AXIS)
     split = jax.shard_map(
         local,
         mesh=mesh,
-        in_specs=(whole, part, part, part, part),
+        in_specs=(whole, part, part, part, part, *[whole] * len(given)),
         out_specs=whole,
         check_vma=False,
     )
     everywhere, shares = NamedSharding(mesh, whole), NamedSharding(mesh, part)
-    return jax.jit(
+    others = [everywhere] * len(given)
+    step = jax.jit(
         split,
-        in_shardings=(everywhere, shares, shares, shares, shares),
+        in_shardings=(everywhere, shares, shares, shares, shares, *others),
         out_shardings=everywhere,
         donate_argnums=0,
     )
+    return _with(step, given)
+
+
+def _with(step: Any, given: tuple[Any, ...]) -> Any:
+    """Pass `given` on with every batch; a step without them stays as it is."""
+    if not given:
+        return step
+    return lambda state, *batch: step(state, *batch, *given)
 
 
 def _in_parts(
@@ -314,17 +343,23 @@ def moved_average(old: Any, new: Any, decay: float, step: jax.Array) -> Any:
 
 def _all_of(tree: Any, mesh: Mesh | None) -> Any:
     """Return the rows of all devices on each of them."""
-    return tree if mesh is None else jax.lax.all_gather(tree, AXIS, tiled=True)
+    if mesh is None:
+        return tree
+    return by_turns(lambda a: jax.lax.all_gather(a, AXIS, tiled=True), tree, mesh)
 
 
 def sum_over(tree: Any, mesh: Mesh | None) -> Any:
     """Return the sum of the devices' trees, on each of them."""
-    return tree if mesh is None else jax.lax.psum(tree, AXIS)
+    if mesh is None:
+        return tree
+    return by_turns(lambda a: jax.lax.psum(a, AXIS), tree, mesh)
 
 
 def mean_over(tree: Any, mesh: Mesh | None) -> Any:
     """Return the mean of the devices' trees, on each of them."""
-    return tree if mesh is None else jax.lax.pmean(tree, AXIS)
+    if mesh is None:
+        return tree
+    return by_turns(lambda a: jax.lax.pmean(a, AXIS), tree, mesh)
 
 
 def make_predict(
@@ -350,6 +385,11 @@ def make_predict(
         out = answer(ask, pixels, design)
         return out.astype(jnp.float32)
 
+    return on_devices(local, mesh)
+
+
+def on_devices(local: Callable[[Any, jax.Array], jax.Array], mesh: Mesh | None) -> Any:
+    """Compile predict(params, stats, images) of `local(weights, images)`."""
     if mesh is None:
         return jax.jit(lambda params, stats, images: local((params, stats), images))
     whole, part = PartitionSpec(), PartitionSpec(AXIS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import logging
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from data_contracts.dataset import Array
 from data_contracts.store import Dataset
 from models.machine import cores
+from tasks.members import members_in
 
 log = logging.getLogger("sightline")
 
@@ -46,7 +48,7 @@ class Predictor:
     Attributes:
         meta: What `save_model` kept: preset, network, classes, image size,
             temperature, decoding.
-        width: Length of an embedding.
+        width: Length of an embedding; of several networks, all of theirs.
     """
 
     def __init__(self, params: Any, stats: Any, meta: dict[str, Any]) -> None:
@@ -55,6 +57,7 @@ class Predictor:
 
         from models.backbones import create_model
         from models.design import Design
+        from models.ensemble import make_predict_members
         from models.feed import place
         from models.steps import make_predict
 
@@ -72,7 +75,8 @@ class Predictor:
             design=design,
         )
         graphdef, *_ = nnx.split(model, nnx.Param, ...)
-        compiled = functools.partial(
+        members = members_in(meta)
+        compiled: Any = functools.partial(
             make_predict,
             graphdef,
             mean=self._channels("mean"),
@@ -80,8 +84,12 @@ class Predictor:
             mesh=mesh,
             design=design,
         )
+        if members:
+            compiled = functools.partial(
+                make_predict_members, graphdef, members, mesh=mesh, design=design
+            )
         self._predict, self._embed = compiled(), compiled(embed=True)
-        self.width = model.head.in_features
+        self.width = model.head.in_features * max(len(members), 1)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -90,6 +98,14 @@ class Predictor:
         from models.checkpoint import load_model
 
         return cls(*load_model(folder))
+
+    def with_weights(self, params: Any, stats: Any) -> Self:
+        """Return the same network with other weights; nothing is compiled anew."""
+        from models.feed import place
+
+        other = copy.copy(self)
+        other._weights = place((params, stats), devices(), split=False)
+        return other
 
     def _channels(self, name: str) -> tuple[float, float, float]:
         red, green, blue = map(float, self.meta[name])

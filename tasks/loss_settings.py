@@ -38,13 +38,15 @@ class BalanceKind(StrEnum):
 
 
 class HeadKind(StrEnum):
-    """Corrections of the head alone, once the network is trained."""
+    """What becomes of the head alone, once the network is trained."""
 
     trained = "trained"
     post_hoc = "post_hoc"
     retrained = "retrained"
     smote = "smote"
     ensemble = "ensemble"
+    bagged = "bagged"
+    boosted = "boosted"
 
 
 class LossDetails(Settings):
@@ -100,7 +102,7 @@ class BalanceDetails(Settings):
         5, ge=1, le=100, description="smote: neighbours to blend an embedding with."
     )
     members: int = Field(
-        5, ge=1, le=100, description="ensemble: heads, each on its own balanced set."
+        5, ge=1, le=100, description="ensemble, bagged: heads, each on its own images."
     )
 
     def balance(self, kind: BalanceKind) -> Balance:

@@ -25,9 +25,9 @@ from tasks.inference import Predictor, devices
 from tasks.progress import Progress
 from tasks.split import TRAIN
 from tasks.stage import stage_task
-from tasks.step_settings import Optimizer, Precision
+from tasks.step_settings import Feed, Optimizer, Precision
 from tasks.train import channel_statistics, count_taught, fits_memory
-from tasks.train_settings import Feed, Preset
+from tasks.train_settings import Preset
 
 log = logging.getLogger("sightline")
 
@@ -72,8 +72,12 @@ class PretrainSettings(Settings):
     width: int = Field(
         512, ge=8, le=8192, description="Of the projections that are compared."
     )
-    optimizer: Optimizer = Field(Optimizer.muon, description="How weights are stepped.")
-    learning_rate: float = Field(2.8e-3, gt=0, le=10, description="Peak.")
+    # On groceries a probe on features by adamw reached .253 on validation, by muon .209
+    # (40 epochs at 32 px); on those of fresh weights .172.
+    optimizer: Optimizer = Field(
+        Optimizer.adamw, description="How weights are stepped."
+    )
+    learning_rate: float = Field(2e-3, gt=0, le=10, description="Peak.")
     weight_decay: float = Field(0.1, ge=0, le=10, description="Of kernels.")
     precision: Precision = Field(
         Precision.float32, description="What the network computes in."

@@ -15,6 +15,7 @@ from data_contracts.references import DatasetRef
 from data_contracts.store import Dataset
 from models.imbalance import log_prior
 from models.thresholds import LEAST, worthwhile_offsets
+from tasks.head_ensembles import lessons_of, with_ensemble_head
 from tasks.inference import Predictor, devices, predict_rows
 from tasks.inpaint import keep_beside
 from tasks.loss_settings import HeadKind
@@ -86,6 +87,8 @@ def _rebalance(
         val=val,
         settings=settings,
     )
+    if settings.head == HeadKind.boosted:
+        meta = meta | {"head": "boosted"}
     temperature = temperature_of(params, stats, meta, dataset, val, classes[val])
     save_model(
         folder / "model", params, stats, meta=meta | {"temperature": temperature}
@@ -137,7 +140,17 @@ def with_balanced_head(
         rows = capped(train, classes[train], most=MOST_ROWS, seed=settings.seed)
         embeddings = _embedded(predictor, dataset, rows)
         weights = weights_of(dataset)[rows]
-        params = _retrained(params, embeddings, classes[rows], weights, settings)
+        if settings.head in (HeadKind.bagged, HeadKind.boosted):
+            learnt = lessons_of(dataset, rows, classes, embeddings, weights)
+            judged = lessons_of(
+                dataset, val, classes, _embedded(predictor, dataset, val)
+            )
+            params, said = with_ensemble_head(params, learnt, judged, settings)
+            notes += said
+        else:
+            params = _retrained(params, embeddings, classes[rows], weights, settings)
+    if settings.head == HeadKind.boosted:
+        meta = meta | {"head": "boosted"}
     if settings.thresholds and len(val):
         predictor = Predictor(params, stats, meta)
         probs = np.concatenate([p for _, p in predict_rows(predictor, dataset, val)])
@@ -178,7 +191,8 @@ def capped(rows: Array, classes: Array, *, most: int, seed: int) -> Array:
 
 def _embedded(predictor: Predictor, dataset: Dataset, rows: Array) -> Array:
     step = dataset.chunk
-    parts = [
+    parts = [np.empty((0, predictor.width), np.float32)]
+    parts += [
         predictor.embed(dataset.take(rows[start : start + step]))
         for start in range(0, len(rows), step)
     ]

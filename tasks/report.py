@@ -9,7 +9,7 @@ import os
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,7 @@ HISTORY = (
     "learning_rate",
     "images_per_second",
     "seconds",
+    "data_stall",
 )
 _WORST_FIRST = list(VERDICTS)[2:4] + list(VERDICTS)[4:] + list(VERDICTS)[1::-1]
 
@@ -236,8 +237,17 @@ def _cell(key: str, value: Any) -> str:
     return (
         f"{value:.2e}"
         if key == "learning_rate"
-        else number(value, "%" if "top1" in key else "")
+        else number(value, "%" if "top1" in key or key == "data_stall" else "")
     )
+
+
+def stalled(history: Sequence[Mapping[str, Any]]) -> float | None:
+    """Return the share of the training time that steps waited for their images."""
+    told = [line for line in history if "data_stall" in line]
+    if not told:
+        return None
+    seconds = [1 / max(line["images_per_second"], 0.1) for line in told]
+    return float(np.average([line["data_stall"] for line in told], weights=seconds))
 
 
 def _settings(provenance: Provenance) -> str:
@@ -293,6 +303,7 @@ def _view(content: ReportContent) -> dict[str, Any]:
         "best": _best(ranked),
         "spread": _spread(content.classes),
         "flips": _flips(content),
+        "stalled": stalled(content.history),
         "history_keys": [k for k in HISTORY if any(k in e for e in content.history)],
         "settings": _settings(content.provenance),
         "total_seconds": sum(content.stage_seconds.values()),

@@ -38,6 +38,9 @@ HELD = {
     "replay": "it belongs to updates",
     "network.test_scales": "it asks a finished network",
     "network.test_flip": "it asks a finished network",
+    "checkpoint_minutes": "it changes no bit of the network",
+    "profile": "it changes no bit of the network",
+    "ensemble": "a search compares single networks",
     "probe": "it goes with what a start needs",
 }
 # `times` multiplies what is in force, so that every optimiser has its own rates. Muon
@@ -104,7 +107,8 @@ def _whole(name: str, known: Mapping[str, Any]) -> str:
     ends = [key for key in known if key == name or key.endswith(f".{name}")]
     if name in known or len(ends) == 1:
         key = name if name in known else ends[0]
-        if why := HELD.get(key.removeprefix("train.")):
+        own = key.removeprefix("train.")
+        if why := HELD.get(own) or HELD.get(own.split(".")[0]):
             raise UsageError(f"search.{name} cannot be searched: {why}. Leave it out.")
         return key
     close = ends or get_close_matches(name, known, n=1, cutoff=0.5)

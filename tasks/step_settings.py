@@ -5,9 +5,11 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Any
 
-from models.recipe import RATES, SCHEDULE_FREE, Recipe
+from models.recipe import RATES, SCHEDULE_FREE, Augment, Recipe
+from models.resizing import stage_sides
 
 RECIPE = Recipe()
+GROWTH = ("preset", "progressive", "progressive_stages")
 
 
 class Optimizer(StrEnum):
@@ -33,6 +35,23 @@ class Precision(StrEnum):
 
     float32 = "float32"
     bfloat16 = "bfloat16"
+
+
+class Feed(StrEnum):
+    """Where the training images wait."""
+
+    auto = "auto"
+    memory = "memory"
+    stream = "stream"
+
+
+# What says how epochs go, and nothing where there is none.
+BY_EPOCHS = frozenset(
+    "layer_decay unfreeze optimizer epochs batch_size schedule learning_rate"
+    " weight_decay sam_radius accumulate precision remat warmup clip ema"
+    " label_smoothing loss balance patience max_minutes augment"
+    " progressive progressive_stages checkpoint_minutes profile".split()
+)
 
 
 def told(place: int) -> str:
@@ -69,3 +88,19 @@ def check_steps(settings: Any) -> None:
             f"accumulate={settings.accumulate} takes a batch in parts of two images or"
             f" more; came batch_size={size}. Lower accumulate, or raise batch_size"
         )
+
+
+def growth_problem(settings: Any, image_size: int) -> str:
+    """Say why progressive views of such images would not grow, "" if they do."""
+    if settings.progressive == 1:
+        return ""
+    views = settings.augment or Augment()
+    side = views.size or round(image_size * views.resolution)
+    shape = {name: getattr(settings, name) for name in GROWTH}
+    if len(set(stage_sides(Recipe(**shape), side))) > 1:
+        return ""
+    return (
+        f"progressive={settings.progressive:g} has no smaller side to start from: views"
+        f" are {side} px, and preset={settings.preset} needs as many. Leave progressive"
+        " out, lower it, or set a larger decode.image_size"
+    )

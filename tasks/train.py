@@ -25,10 +25,13 @@ from tasks.frozen import Taught, fit_head
 from tasks.inference import Predictor, devices, predict_rows
 from tasks.inpaint import keep_beside
 from tasks.labels import hierarchy_of
+from tasks.members import Role, kept_epochs, save_kept, teacher_of
 from tasks.progress import Progress
 from tasks.split import TRAIN, VAL
 from tasks.stage import stage_task
-from tasks.train_settings import Feed, Probe, TrainSettings
+from tasks.step_account import STEPS, tell_account
+from tasks.step_settings import Feed
+from tasks.train_settings import Probe, TrainSettings
 from tasks.transfer import begin_from, content_of, from_champion, triple
 
 log = logging.getLogger("sightline")
@@ -150,6 +153,7 @@ def train_model(
     name: str,
     runs: str,
     start: ModelRef | None = None,
+    role: Role = Role(),
 ) -> Trained:
     """Train on `source`, or go on with the run that was interrupted.
 
@@ -159,13 +163,15 @@ def train_model(
         name: Name of the model; the run's name starts with it.
         runs: Folder of all runs.
         start: Version to start from; its classes stay the first.
+        role: Which of several networks this is, and who teaches it.
 
     Raises:
         ContractError: There are not two classes with training images.
     """
-    run = f"{name}-{_run_digest(source, settings, start, home=Path(runs).parent)}"
+    home = Path(runs).parent
+    run = f"{name}-{_run_digest(source, settings, start, role, home=home)}"
     return run_once(
-        Path(runs) / run, lambda folder: _train(source, settings, folder, start)
+        Path(runs) / run, lambda folder: _train(source, settings, folder, start, role)
     )
 
 
@@ -184,11 +190,18 @@ def run_once(folder: Path, work: Callable[[Path], Trained]) -> Trained:
 
 
 def _run_digest(
-    source: DatasetRef, settings: TrainSettings, start: ModelRef | None, *, home: Path
+    source: DatasetRef,
+    settings: TrainSettings,
+    start: ModelRef | None,
+    role: Role,
+    *,
+    home: Path,
 ) -> str:
-    begin = run_of(start) if start else None
+    begin: Any = run_of(start) if start else None
     if settings.init is not None:
         begin = content_of(settings.init, home=home)
+    if role.teacher:
+        begin = [begin, role.taught_by]
     return digest(source.digest, settings.identity(), VERSION, begin)[:12]
 
 
@@ -199,7 +212,11 @@ def run_of(model: ModelRef) -> str:
 
 
 def _train(
-    source: DatasetRef, settings: TrainSettings, folder: Path, start: ModelRef | None
+    source: DatasetRef,
+    settings: TrainSettings,
+    folder: Path,
+    start: ModelRef | None,
+    role: Role,
 ) -> Trained:
     devices()
     import jax
@@ -211,7 +228,7 @@ def _train(
     from models.steps import device_mesh
 
     dataset = Dataset(source)
-    begin = from_champion(start) if start else None
+    begin = from_champion(start, member=role.number) if start else None
     rows = pick_rows(
         dataset, replay=settings.replay if start else None, seed=settings.seed
     )
@@ -244,7 +261,11 @@ def _train(
         )
     mean, std = (begin.mean, begin.std) if begin else channel_statistics(dataset, rows)
     log.info(
-        "train     %s images, %s classes, %s", f"{len(rows):,}", len(ids), folder.name
+        "%-9s %s images, %s classes, %s",
+        role.label,
+        f"{len(rows):,}",
+        len(ids),
+        folder.name,
     )
     feed = BatchSource(
         labels=classes,
@@ -283,15 +304,17 @@ def _train(
         write_history(folder, result.history)
     if settings.probe != Probe.only:
         total = recipe.epochs * feed.epoch_size
-        with Progress("train", total=total, unit="images") as bar:
+        with Progress(role.label, total=total, unit="images") as bar:
             result = fit(
                 model,
                 feed,
                 recipe=recipe,
                 settings=FitSettings(
                     seed=settings.seed,
-                    patience=settings.patience,
+                    patience=settings.patience if recipe.cycles == 1 else 0,
                     max_minutes=settings.max_minutes,
+                    checkpoint_minutes=settings.checkpoint_minutes,
+                    profile=STEPS * settings.profile,
                 ),
                 mean=mean,
                 std=std,
@@ -299,11 +322,18 @@ def _train(
                 mesh=device_mesh(recipe.batch_size // recipe.accumulate),
                 init=(begin.params, begin.stats) if begin else None,
                 on_progress=bar.reach,
+                keep=kept_epochs(settings.ensemble, epochs=recipe.epochs),
+                teacher=teacher_of(
+                    role, recipe.distil, classes=meta["classes"], image_size=size
+                ),
             )
+        if settings.profile:
+            tell_account(folder)
     meta["temperature"] = temperature_of(
         result.params, result.stats, meta, dataset, val, classes[val]
     )
     save_model(folder / "model", result.params, result.stats, meta=meta)
+    save_kept(folder, result.kept, meta=meta)
     keep_beside(folder / "model", dataset, runs=folder.parent)
     of_images = dataset.column("view")[rows] == 0 if dataset.has("view") else True
     np.savez(

@@ -19,8 +19,10 @@ from models.recipe import (
     SHORT_RUN,
     TUNING,
     VIEWS,
+    Distil,
 )
 from tasks.augment_settings import AugmentSettings
+from tasks.ensemble_settings import Combine, EnsembleSettings, check_ensemble
 from tasks.loss_settings import (
     BalanceDetails,
     BalanceKind,
@@ -31,13 +33,18 @@ from tasks.loss_settings import (
 from tasks.network_settings import NetworkSettings, check_network
 from tasks.starts import RUN_OF, VERSION_OF, init_problem
 from tasks.step_settings import (
+    BY_EPOCHS,
     RECIPE,
+    Feed,
     Optimizer,
     Precision,
     Schedule,
     check_steps,
     told,
 )
+
+# What changes no bit of the network, and came after runs were named without it.
+ASIDE = ("checkpoint_minutes", "profile")
 
 
 class Preset(StrEnum):
@@ -74,22 +81,6 @@ class Probe(StrEnum):
     none = "none"
     first = "first"
     only = "only"
-
-
-class Feed(StrEnum):
-    """Where the training images wait."""
-
-    auto = "auto"
-    memory = "memory"
-    stream = "stream"
-
-
-# What says how epochs go, and nothing where there is none.
-BY_EPOCHS = frozenset(
-    "layer_decay unfreeze optimizer epochs batch_size schedule learning_rate"
-    " weight_decay sam_radius accumulate precision remat warmup clip ema"
-    " label_smoothing loss balance patience max_minutes augment".split()
-)
 
 
 class TrainSettings(Settings):
@@ -181,6 +172,18 @@ class TrainSettings(Settings):
     remat: bool = Field(
         RECIPE.remat, description="Compute blocks twice, to save memory."
     )
+    progressive: float = Field(
+        RECIPE.progressive,
+        gt=0,
+        le=1,
+        description="Side of the views at first, as a share of the last; 1 is off.",
+    )
+    progressive_stages: int = Field(
+        RECIPE.progressive_stages,
+        ge=2,
+        le=16,
+        description="Sides of progressive views, the last one included.",
+    )
     warmup: float = Field(RECIPE.warmup, ge=0, le=1, description="Share of the steps.")
     clip: float = Field(RECIPE.clip, gt=0, description="Largest norm of a gradient.")
     ema: float = Field(
@@ -217,6 +220,14 @@ class TrainSettings(Settings):
     max_minutes: float | None = Field(
         None, gt=0, description="Start no epoch after this; none has no limit."
     )
+    checkpoint_minutes: float | None = Field(
+        10.0,
+        gt=0,
+        description="A longer epoch is saved on its way so often; none: not.",
+    )
+    profile: bool = Field(
+        False, description="Trace a few steps, and tell where their time goes."
+    )
     seed: int = Field(0, ge=0, description="Of weights, order and augmentation.")
     feed: Feed = Field(
         Feed.auto, description="Images in memory, streamed, or by what fits."
@@ -230,6 +241,10 @@ class TrainSettings(Settings):
         None,
         description=f"Random views; none: gentle ones under {SHORT_RUN} epochs, else"
         " strong ones.",
+    )
+
+    ensemble: EnsembleSettings = Field(
+        EnsembleSettings(), description="Several networks, or one that they teach."
     )
 
     @model_validator(mode="after")
@@ -295,6 +310,7 @@ class TrainSettings(Settings):
     def _possible(self) -> Self:
         if not self.updates or "preset" in self.model_fields_set:
             check_steps(self)  # else the champion's are not known yet
+        check_ensemble(self)
         ldam = self.balance in (BalanceKind.ldam, BalanceKind.ldam_deferred)
         if self.balance != BalanceKind.none and self.head != HeadKind.trained:
             raise ValueError(
@@ -336,6 +352,8 @@ class TrainSettings(Settings):
             "learning_rate": self.rate,
             "weight_decay": self.decay,
         }
+        if self.progressive == 1:
+            neutral["progressive_stages"] = RECIPE.progressive_stages
         if self.balance == BalanceKind.none:
             neutral["balance_details"] = BalanceDetails()
         if self.loss == LossKind.cross_entropy:
@@ -348,9 +366,11 @@ class TrainSettings(Settings):
         A run that an earlier version made is so found again.
         """
         plain = self.of_the_network().model_dump(mode="json")
-        defaults = type(self)().model_dump(mode="json")
-        usual = {name: defaults[name] for name in ("init", "probe", *LATER)}
-        return {k: v for k, v in plain.items() if k not in usual or v != usual[k]}
+        for name in ASIDE:
+            del plain[name]
+        usual = type(self)().model_dump(mode="json")
+        later = {"init", "probe", "ensemble", *LATER}
+        return {k: v for k, v in plain.items() if k not in later or v != usual[k]}
 
     @property
     def rate(self) -> float:
@@ -365,6 +385,17 @@ class TrainSettings(Settings):
         """Weight decay in force."""
         own = self.weight_decay
         return RATES[self.optimizer][1] if own is None else own
+
+    @property
+    def cycles(self) -> int:
+        """How often the schedule starts anew."""
+        own = self.ensemble
+        return own.networks if own.combine == Combine.snapshots else 1
+
+    @property
+    def distil(self) -> Distil:
+        """What a teacher's answers count."""
+        return self.ensemble.taught()
 
     @property
     def smoothing(self) -> float:

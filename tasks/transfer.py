@@ -176,7 +176,7 @@ def _read(init: str, *, home: Path) -> tuple[Weights, Path]:
     )
 
 
-def _version(found: re.Match[str], *, home: Path) -> dict[str, Any]:
+def _version(found: re.Match[str], *, home: Path, said: str = "init") -> dict[str, Any]:
     """Return the registry's row of NAME@VERSION.
 
     Raises:
@@ -189,9 +189,27 @@ def _version(found: re.Match[str], *, home: Path) -> dict[str, Any]:
             return row
     there = ", ".join(str(row["version"]) for row in rows) or "none"
     raise UsageError(
-        f"init={found[0]}: {name} has no version {version} in {root}; its versions are"
-        f" {there}."
+        f"{said}={found[0]}: {name} has no version {version} in {root}; its versions"
+        f" are {there}."
     )
+
+
+def version_folder(text: str, *, home: Path, said: str = "init") -> tuple[Path, str]:
+    """Return the weights' folder of NAME@VERSION, and the run that made them.
+
+    Args:
+        text: NAME@VERSION.
+        home: The workspace.
+        said: The setting that names it.
+
+    Raises:
+        UsageError: There is no such version.
+    """
+    found = VERSION_OF.fullmatch(text)
+    if found is None:
+        raise UsageError(f"{said}={text} should read NAME@VERSION.")
+    row = _version(found, home=home, said=said)
+    return Path(row["uri"]) / "model", str(row["run_id"])
 
 
 def _run(found: re.Match[str], *, home: Path) -> Path:
@@ -222,6 +240,11 @@ def _from_ours(
     from models.checkpoint import load_model
 
     params, stats, meta = load_model(folder)
+    if "members" in meta:
+        raise UsageError(
+            f"init={init} is {len(meta['members'])} networks that answer as one, and"
+            " training starts from one. Let it teach instead: teacher=NAME@VERSION"
+        )
     if meta["preset"] != preset:
         raise UsageError(
             f"init={init} is a {meta['preset']}; came preset={preset}. Set"
@@ -251,11 +274,25 @@ def _from_ours(
     )
 
 
-def from_champion(start: ModelRef) -> Begin:
-    """Return what an update starts from: all of a version, and its classes."""
+def from_champion(start: ModelRef, *, member: int | None = None) -> Begin:
+    """Return what an update starts from: all of a version, and its classes.
+
+    Args:
+        start: The version.
+        member: Which of its networks, where it has several; None is the last.
+    """
     from models.checkpoint import load_model
 
     params, stats, meta = load_model(Path(start.uri) / "model")
+    if "members" in meta:
+        from models.members import member_of
+
+        place = -1 if member is None else member
+        params, stats = member_of((params, stats), place)
+        meta = meta | meta["members"][place]
+    if meta.get("head") == "boosted":  # its units belong to embeddings that will move
+        params = _plain(params)
+        params["head"] = {name: params["head"][name] for name in ("kernel", "bias")}
     return Begin(
         params,
         stats,

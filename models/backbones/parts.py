@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from models.conv import convolve
-from models.recipe import COSINE_SCALE
+from models.recipe import COSINE_SCALE, STAGES, UNITS
 
 Activation = Callable[[jax.Array], jax.Array]
 # As the transformers and ConvNeXt were trained (timm, DINOv2, SigLIP).
@@ -33,13 +33,30 @@ def _unit(x: jax.Array, *, axis: int) -> jax.Array:
     return x * jax.lax.rsqrt(jnp.square(x).sum(axis, keepdims=True) + 1e-12)
 
 
+class BoostedHead(nnx.Linear):
+    """A linear head, and beside it the hidden units that `boosting` adds."""
+
+    def __init__(self, inputs: int, outputs: int, *, rngs: nnx.Rngs) -> None:
+        super().__init__(inputs, outputs, rngs=rngs)
+        self.hidden = nnx.Param(jnp.zeros((inputs, STAGES * UNITS)))
+        self.offset = nnx.Param(jnp.zeros(STAGES * UNITS))
+        self.out = nnx.Param(jnp.zeros((STAGES * UNITS, outputs)))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Return the logits (n outputs) of embeddings (n inputs)."""
+        x = x.astype(jnp.float32)
+        seen = jax.nn.relu(x @ self.hidden[...] + self.offset[...])
+        return super().__call__(x) + seen @ self.out[...]
+
+
+HEADS = {"linear": nnx.Linear, "cosine": CosineHead, "boosted": BoostedHead}
+
+
 def make_head(
     kind: str, inputs: int, outputs: int, *, rngs: nnx.Rngs
 ) -> nnx.Linear | CosineHead:
-    """Build a "linear" or "cosine" head from embeddings to logits."""
-    return {"linear": nnx.Linear, "cosine": CosineHead}[kind](
-        inputs, outputs, rngs=rngs
-    )
+    """Build a "linear", "cosine" or "boosted" head from embeddings to logits."""
+    return HEADS[kind](inputs, outputs, rngs=rngs)
 
 
 def conv(

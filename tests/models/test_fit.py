@@ -20,8 +20,9 @@ from models.durable import locked
 from models.feed import BatchSource
 from models.fit import FitSettings, fit
 from models.objective import memory_of
-from models.optim import muon, warmup_cosine
+from models.optim import muon
 from models.recipe import NONE, Recipe
+from models.schedules import warmup_cosine
 from models.steps import create_state, make_predict
 from models.stopping import (
     alike,
@@ -332,7 +333,7 @@ def test_score_agrees_with_a_softmax():
     assert top1 == (logits.argmax(1) == labels).mean()
 
 
-def train_in_child(folder, resident):
+def train_in_child(folder, resident, killed):
     """Train on two CPU devices, slowly enough to be killed in between."""
     from models.steps import device_mesh, use_all_cores
 
@@ -343,7 +344,15 @@ def train_in_child(folder, resident):
     def slowly(*told):
         time.sleep(0.05)
 
-    run(folder, source=source, mesh=device_mesh(), on_progress=slowly)
+    # Epochs so short are never saved on their way, unless asked to be.
+    often = dataclasses.replace(SETTINGS, checkpoint_minutes=0 if killed else 10)
+    run(
+        folder,
+        source=source,
+        mesh=device_mesh(),
+        on_progress=slowly,
+        settings=often,
+    )
 
 
 def lines_written(folder):
@@ -358,6 +367,12 @@ MOMENTS = {
     ).exists(),
     "between a line and its checkpoint": lambda folder: lines_written(folder) == 2,
     "right after a checkpoint": lambda folder: (folder / "checkpoints" / "2").exists(),
+    "after a checkpoint within an epoch": lambda folder: (
+        folder / "checkpoints" / "2.3"
+    ).exists(),
+    "while a checkpoint within an epoch is written": lambda folder: (
+        folder / "checkpoints" / ".3.2.aside"
+    ).exists(),
     "in the middle of the last epoch": lambda folder: (
         folder / "checkpoints" / "3"
     ).exists(),
@@ -368,12 +383,13 @@ def test_a_run_killed_at_any_moment_ends_in_the_same_bits(tmp_path):
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__, "orbax.checkpoint"])
 
-    def child(folder, *, resident):
-        process = context.Process(target=train_in_child, args=(folder, resident))
+    def child(folder, *, resident, killed=True):
+        given = folder, resident, killed
+        process = context.Process(target=train_in_child, args=given)
         process.start()
         return process
 
-    undisturbed = child(tmp_path / "whole", resident=True)
+    undisturbed = child(tmp_path / "whole", resident=True, killed=False)
     undisturbed.join()
     assert undisturbed.exitcode == 0
     killed = tmp_path / "killed"

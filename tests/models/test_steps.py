@@ -19,8 +19,9 @@ from models.backbones import ResNet, Shape
 from models.design import Design
 from models.losses import cross_entropy
 from models.objective import area_under_margin, make_objective, memory_of
-from models.optim import adamw, decayed_weights, muon, warmup_cosine
+from models.optim import adamw, decayed_weights, muon
 from models.recipe import NONE, Augment, Loss
+from models.schedules import warmup_cosine
 
 ROOT = Path(__file__).parents[2]
 VIEW = {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.25, 0.3)}

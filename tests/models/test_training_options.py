@@ -10,7 +10,7 @@ import optax
 import pytest
 from flax import nnx
 
-from data_contracts.errors import SightlineError, UsageError, WorkspaceError
+from data_contracts.errors import SightlineError, UsageError
 from models import steps
 from models.backbones import ResNet, Shape
 from models.checkpoint import tree_digest
@@ -20,15 +20,15 @@ from models.forward import forward, lower
 from models.losses import cross_entropy
 from models.optim import (
     OPTIMIZERS,
-    SCHEDULES,
     evaluation_weights,
     free_adamw,
     lion,
     make_optimizer,
-    one_cycle,
     sgd,
 )
 from models.recipe import NONE, RATES, Recipe
+from models.schedules import SCHEDULES, one_cycle
+from tests.models.cuts import cut_within
 from tests.models.test_steps import (
     ELR,
     MEMORY,
@@ -532,14 +532,16 @@ OPTIONS = [
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
-def test_every_option_goes_on_to_the_same_bits(tmp_path, options):
-    """A run is cut after its first epoch, and another ends in the same state."""
+def test_every_option_goes_on_to_the_same_bits(tmp_path, monkeypatch, options):
+    """A run is cut in its second epoch, and another ends in the same state."""
     whole = run(tmp_path / "whole", **options)
-    run(
-        tmp_path / "cut",
-        settings=dataclasses.replace(SETTINGS, max_minutes=0),
-        **options,
+    cut_within(
+        monkeypatch,
+        lambda settings: run(tmp_path / "cut", settings=settings, **options),
+        settings=SETTINGS,
+        at=(1, 2),
     )
+    assert (tmp_path / "cut" / "checkpoints" / "1.2").is_dir()
     then = run(tmp_path / "cut", **options)
     assert then.resumed_from == 1
     assert [h["train_loss"] for h in then.history] == [
@@ -643,22 +645,3 @@ def test_a_gradient_that_is_no_number_is_not_kept(tmp_path):
     with pytest.raises(SightlineError, match="training gradient became nan"):
         run(tmp_path, model=Edge(), batch_size=32, epochs=1)
     assert not (tmp_path / "checkpoints").exists()
-
-
-class Huge(Small):
-    """A network that asks for more memory than any machine has."""
-
-    def __call__(self, x, *, train, rngs=None):
-        out = super().__call__(x, train=train, rngs=rngs)
-        if not train:
-            return out
-        wide = jnp.broadcast_to(out.sum(), (1 << 50,))
-        return out + jnp.sort(wide * jnp.arange(1 << 50, dtype=jnp.float32))[0]
-
-
-def test_too_small_a_memory_says_what_batch_to_try(tmp_path):
-    with pytest.raises(WorkspaceError) as caught:
-        run(tmp_path, model=Huge())
-    said = str(caught.value)
-    assert "batch_size=8: RESOURCE_EXHAUSTED" in said
-    assert "Set batch_size=4, or accumulate=2, or remat=yes" in said

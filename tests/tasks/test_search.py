@@ -36,6 +36,8 @@ def draw(space, settings=DEFAULTS, *, trials=20, seed=0, n=N):
         ({"epochs": [3, 9]}, "cannot be searched: the rungs set it"),
         ({"train.seed": [0, 1]}, "the finals vary it"),
         ({"head": ["trained", "tau"]}, "finished network"),
+        ({"combine": ["none", "soup"]}, "compares single networks"),
+        ({"test_flip": ["yes", "no"]}, "asks a finished network"),
         ({"ema": [0.9]}, "two values or more"),
         ({"ema": []}, "two values or more"),
         ({"clip": ["low", "high", "log"]}, "two numbers and one of"),
@@ -74,6 +76,8 @@ def test_the_config_refuses_before_any_image_is_read():
             decode={"image_size": 16},
             tune={"search": {"preset": ["small", "convnext_atto"]}, "trials": 2},
         )
+    with pytest.raises(ValidationError, match="compares single networks"):
+        TuneConfig(**given, train={"ensemble": {"combine": "soup"}})
     with pytest.raises(ValidationError, match="stores the views of one recipe"):
         TuneConfig(**given, materialise={"views": 2})
 

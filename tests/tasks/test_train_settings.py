@@ -9,8 +9,9 @@ from data_contracts.errors import UsageError
 from flows.arguments import parse
 from flows.train import TrainConfig
 from flows.update import UpdateTrainSettings, _like_champion
-from models.optim import OPTIMIZERS, SCHEDULES
+from models.optim import OPTIMIZERS
 from models.recipe import LATER, RATES, Recipe
+from models.schedules import SCHEDULES
 from tasks.step_settings import Optimizer, Precision, Schedule
 from tasks.train import recipe_of
 from tasks.train_settings import TrainSettings
@@ -21,7 +22,9 @@ def test_choices_are_those_of_the_models():
     assert set(Schedule) == set(SCHEDULES)
     assert set(Precision) == {"float32", "bfloat16"}
     assert set(LATER) <= {field.name for field in dataclasses.fields(Recipe)}
-    assert set(LATER) <= set(TrainSettings.model_fields)
+    # Cycles and what a teacher counts are said by `ensemble`.
+    given = {*TrainSettings.model_fields, "cycles", "distil"}
+    assert set(LATER) <= given
 
 
 @pytest.mark.parametrize("optimizer", list(Optimizer))
@@ -94,6 +97,8 @@ def test_options_left_alone_leave_the_run_its_name():
     assert not set(LATER) & usual.identity().keys()
     same = TrainSettings(learning_rate=2.8e-3, weight_decay=0.1, remat=False)
     assert same.identity() == usual.identity()
+    often = TrainSettings(checkpoint_minutes=1, profile=True)
+    assert often.identity() == usual.identity()
     for change in ({"remat": True}, {"schedule": "constant"}, {"optimizer": "sgd"}):
         assert TrainSettings(**change).identity() != usual.identity()
 
@@ -110,6 +115,23 @@ def test_options_are_words_of_the_command_line():
         accumulate=2,
         remat=True,
     )
+
+
+def test_views_that_cannot_grow_are_refused():
+    words = ["data=x", "name=y", "preset=convnext_atto", "image_size=40"]
+    for progressive in (".5", ".9"):
+        asked = [*words, f"train.progressive={progressive}"]
+        with pytest.raises(UsageError, match="no smaller side to start from"):
+            parse(TrainConfig, asked, environ={}, verb="train")
+    asked = [*words[:3], "image_size=64", "train.progressive=.5"]
+    assert parse(TrainConfig, asked, environ={}, verb="train").train.progressive == 0.5
+
+
+def test_stages_of_views_that_do_not_grow_name_no_run():
+    assert TrainSettings(progressive_stages=3).identity() == TrainSettings().identity()
+    growing = TrainSettings(progressive=0.5)
+    assert "progressive" in growing.identity()
+    assert recipe_of(growing, n=100).progressive == 0.5
 
 
 def test_an_update_takes_over_what_the_champion_held_still():

@@ -1,0 +1,184 @@
+"""Whether a step fits the memory of the device, known before it runs."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from data_contracts.errors import WorkspaceError
+from models.feed import devices
+from models.machine import memory
+from models.recipe import Recipe
+from models.steps import TrainState
+
+FULL = "RESOURCE_EXHAUSTED"
+GIB = 1 << 30
+
+
+class Ahead:
+    """A step that is compiled for each shape of batch before it first runs.
+
+    What the compiler plans to hold is then known, and a step that cannot fit ends in
+    an error rather than in a process that the system kills.
+
+    Attributes:
+        compiled: Programs by the shape of a batch's images.
+        seconds: Spent on tracing and compiling.
+    """
+
+    def __init__(
+        self, step: Any, recipe: Recipe, mesh: Mesh | None, *, resident: int = 0
+    ) -> None:
+        """Wrap `step`.
+
+        Args:
+            step: From `make_train_step`.
+            recipe: What an error tells and varies.
+            mesh: Devices that a batch is split over.
+            resident: Images that wait on each device (or in the machine's memory).
+        """
+        self.compiled: dict[tuple[int, ...], Any] = {}
+        self.seconds = 0.0
+        self._step, self._recipe, self._mesh = step, recipe, mesh
+        self._resident = resident
+        self._asked: Any = None
+
+    def __call__(
+        self, state: TrainState, *batch: Any
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        """Take the step, compiled now if this is the first of its shape.
+
+        Raises:
+            WorkspaceError: It does not fit the device.
+        """
+        found: tuple[TrainState, dict[str, jax.Array]]
+        found = self.prepare(state, *batch)(state, *batch)
+        return found
+
+    def prepare(self, state: TrainState, *batch: Any) -> Any:
+        """Return the program for such a batch; it must fit the device.
+
+        Raises:
+            WorkspaceError: It does not.
+        """
+        shape = batch[0].shape
+        if shape not in self.compiled:
+            start = time.perf_counter()
+            self._asked = shapes_of((state, *batch))
+            self.compiled[shape] = self._step.lower(*self._asked).compile()
+            self.seconds += time.perf_counter() - start
+            self._check(shape)
+        return self.compiled[shape]
+
+    @property
+    def room(self) -> int:
+        """Bytes that a step may take on one device."""
+        image = self._asked[1].shape[1:]
+        taken = self._resident * image[0] * image[1] * image[2]
+        if jax.default_backend() == "cpu":
+            taken //= devices(self._mesh)
+        return bytes_of_device(self._mesh) - taken
+
+    def largest(self) -> int | None:
+        """Return the largest batch, of halves of this one, that is planned to fit."""
+        parts = self._recipe.accumulate
+        multiple = parts * devices(self._mesh)
+        size = self._recipe.batch_size // 2
+        while size >= max(2 * parts, multiple):
+            width = -(-size // multiple) * multiple
+            state, *batch = self._asked
+            smaller = [
+                jax.ShapeDtypeStruct((width, *leaf.shape[1:]), leaf.dtype)
+                for leaf in batch
+            ]
+            with contextlib.suppress(jax.errors.JaxRuntimeError):
+                if planned(self._step.lower(state, *smaller).compile()) <= self.room:
+                    return size
+            size //= 2
+        return None
+
+    def _check(self, shape: tuple[int, ...]) -> None:
+        need, room = planned(self.compiled[shape]), self.room
+        if need > room:
+            said = f"one plans {need / GIB:.3g} GiB, and there are {room / GIB:.3g}."
+            raise WorkspaceError(self.advice(said))
+
+    def advice(self, said: str) -> str:
+        """Return the text of an error: what happened, and what to set."""
+        size, parts = self._recipe.batch_size, self._recipe.accumulate
+        cut = f" in {parts} parts" if parts > 1 else ""
+        largest = self.largest() if self._asked else None
+        ways = []
+        if largest:
+            ways.append(f"batch_size={largest}, the largest half that fits")
+        if size // devices(self._mesh) >= 4 * parts:
+            ways.append(f"accumulate={2 * parts}")
+        ways += [] if self._recipe.remat else ["remat=yes"]
+        tried = "" if largest else " No smaller batch fits either."
+        advice = "Set " + ", or ".join(ways) if ways else "Use smaller views"
+        return (
+            f"The memory of the device is too small for steps of batch_size={size}"
+            f"{cut}: {said}{tried} {advice}, and run again; or use a device with more"
+            " memory."
+        )
+
+
+def shapes_of(tree: Any) -> Any:
+    """Return the shapes and types of arrays, which may be gone."""
+    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), tree)
+
+
+def planned(compiled: Any) -> int:
+    """Return the bytes that a compiled program holds on each device; 0 if not told."""
+    plan = compiled.memory_analysis()
+    if plan is None:
+        return 0
+    inputs, outputs = plan.argument_size_in_bytes, plan.output_size_in_bytes
+    return int(inputs + outputs - plan.alias_size_in_bytes + plan.temp_size_in_bytes)
+
+
+def bytes_of_device(mesh: Mesh | None) -> int:
+    """Return the memory of one device; those of a CPU share the machine's."""
+    device = jax.local_devices()[0] if mesh is None else mesh.local_devices[0]
+    own = (device.memory_stats() or {}).get("bytes_limit")
+    return int(own or memory() // devices(mesh))
+
+
+@contextlib.contextmanager
+def enough_memory(step: Ahead) -> Iterator[None]:
+    """Turn a device's lack of memory into an error that says what to change.
+
+    Raises:
+        WorkspaceError: A batch does not fit.
+    """
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if FULL not in str(error):
+            raise
+        first = str(error).strip().splitlines()[0]
+        raise WorkspaceError(step.advice(first)) from error
+
+
+@contextlib.contextmanager
+def enough_to_judge(images: int) -> Iterator[None]:
+    """Turn a lack of memory in validation into an error that says what to change.
+
+    Raises:
+        WorkspaceError: So many images at once do not fit.
+    """
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if FULL not in str(error):
+            raise
+        raise WorkspaceError(
+            f"The memory of the device is too small to judge {images} images at once:"
+            f" {str(error).strip().splitlines()[0]} Use a smaller preset or smaller"
+            " images, or a device with more memory."
+        ) from error
