@@ -86,11 +86,19 @@ def _in_full(key: str, known: Mapping[str, Setting]) -> str:
         return key
     if len(ends := _ending(key, known)) == 1:
         return ends[0]
-    owner, dot, item = key.rpartition(".")
-    owners = [
-        end for end in _ending(owner, known) if item_of(known[end].field.annotation)
-    ]
-    return f"{owners[0]}{dot}{item}" if len(owners) == 1 else key
+    for owner in _owners(key):
+        owners = [
+            end for end in _ending(owner, known) if item_of(known[end].field.annotation)
+        ]
+        if len(owners) == 1:
+            return owners[0] + key.removeprefix(owner)
+    return key
+
+
+def _owners(key: str) -> list[str]:
+    """Return what `key` may be an item of, the longest first: a.b and a of a.b.c."""
+    parts = key.split(".")
+    return [".".join(parts[:end]) for end in range(len(parts) - 1, 0, -1)]
 
 
 def _ending(key: str, known: Mapping[str, Setting]) -> list[str]:
@@ -160,8 +168,8 @@ def _setting_of(key: str, known: Mapping[str, Setting]) -> Setting | None:
     """Return the setting that `key` gives a value, or one item of a mapping."""
     if key in known:
         return known[key]
-    owner = known.get(key.rpartition(".")[0])
-    return owner if owner and item_of(owner.field.annotation) else None
+    owners = (known[owner] for owner in _owners(key) if owner in known)
+    return next((o for o in owners if item_of(o.field.annotation)), None)
 
 
 def _optional_section(model: type[BaseModel], key: str) -> bool:
@@ -216,7 +224,7 @@ def _read_value(
     if value.text is None:
         raise ValueError("a mapping came where one value belongs")
     if item:
-        name = key.rpartition(".")[2]
+        name = key.removeprefix(f"{setting.key}.")
         items = chosen.setdefault(setting.key, dict(setting.default or {}))
         items[name] = values.read(value.text, item)
     else:

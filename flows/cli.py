@@ -35,6 +35,9 @@ VERBS = {
     "occlusion": Verb(
         "flows.occlusion", "OcclusionConfig", "run", "Learn to find what covers images"
     ),
+    "tune": Verb(
+        "flows.tune", "TuneConfig", "run", "Look for better settings of training"
+    ),
     "data show": Verb("flows.datasets", "ShowConfig", "show", "Describe a dataset"),
     "data export": Verb("flows.datasets", "ExportConfig", "export", "Write its table"),
     "data materialise": Verb(

@@ -9,7 +9,7 @@ from typing import Any
 from prefect import flow
 from pydantic import Field, model_validator
 
-from data_contracts.references import DatasetRef
+from data_contracts.references import ContractReport, DatasetRef
 from flows import workspace
 from flows.arguments import words
 from flows.result import Clock, RunResult
@@ -52,10 +52,7 @@ class TrainConfig(StageSettings):
 
     @model_validator(mode="after")
     def _images_large_enough(self) -> TrainConfig:
-        if said := side_problem(self.train.preset, self.decode.image_size):
-            raise ValueError(said)
-        size, design = self.decode.image_size, self.train.network.design
-        if said := views_problem(self.train.preset, design, size):
+        if said := size_problem(self.train, self.decode.image_size):
             raise ValueError(said)
         return self
 
@@ -73,6 +70,12 @@ class TrainConfig(StageSettings):
                 " is named; say which: source.numeric=[price]"
             )
         return self
+
+
+def size_problem(train: TrainSettings, size: int) -> str:
+    """Say why images of `size` pixels are too small for a network, '' if they fit."""
+    problem = side_problem(train.preset, size)
+    return problem or views_problem(train.preset, train.network.design, size)
 
 
 @flow(name="train")
@@ -152,7 +155,24 @@ def run_stages(config: TrainConfig) -> RunResult:
     )
     if config.train.ensemble.teacher is not None:
         pupil_of(config.train.ensemble.teacher, runs=str(workspace.runs_root()))
-    clock, uri = Clock(), workspace.dataset_uri(config.name)
+    clock = Clock()
+    datasets, contracts = images_of(config, clock=clock)
+    return learn(
+        datasets,
+        contracts,
+        config,
+        name=config.name,
+        clock=clock,
+        config=config.model_dump(mode="json"),
+        commands=commands("train", config),
+    )
+
+
+def images_of(
+    config: TrainConfig, *, clock: Clock
+) -> tuple[dict[str, DatasetRef], list[ContractReport]]:
+    """Prepare and curate the images; return each snapshot, and what was validated."""
+    uri = workspace.dataset_uri(config.name)
     datasets, contracts = prepare(
         config.data, config, uri=uri, clock=clock, settled=_settled(config.name, uri)
     )
@@ -165,15 +185,7 @@ def run_stages(config: TrainConfig) -> RunResult:
         clock=clock,
         champion=find_champion(models, config.name) if asked else None,
     )
-    return learn(
-        datasets,
-        contracts,
-        config,
-        name=config.name,
-        clock=clock,
-        config=config.model_dump(mode="json"),
-        commands=commands("train", config),
-    )
+    return datasets, contracts
 
 
 def _settled(name: str, uri: str) -> DatasetRef | None:

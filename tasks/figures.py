@@ -166,6 +166,62 @@ def curves(
     return _text(figure, title)
 
 
+def lines(
+    series: Mapping[str, Sequence[tuple[float, float]]],
+    *,
+    strong: Sequence[str],
+    title: str,
+    across: str,
+    percent: bool = False,
+    log: bool = False,
+) -> str:
+    """Draw many lines, the strong ones in colours and the others muted, as SVG.
+
+    Args:
+        series: points (x, y) by name.
+        strong: names to draw in the colours, in their order.
+        title: what the chart shows, for readers that cannot see it.
+        across: what x is.
+        percent: write the upright axis in per cent of one.
+        log: x rises by factors.
+
+    Returns:
+        An `<svg>` element, or the empty string when there is nothing to draw.
+    """
+    from matplotlib.ticker import LogLocator, MaxNLocator, PercentFormatter
+
+    if not any(series.values()):
+        return ""
+    figure, axes = _axes(width=7.2, height=3.6)
+    colours = dict(zip(strong, (FIRST, SECOND, THIRD), strict=False))
+    for name, points in series.items():
+        colour, own = colours.get(name, MUTED), name in colours
+        x, y = zip(*points, strict=True) if points else ((), ())
+        few = "o" if len(points) < 8 else ""
+        axes.plot(
+            x,
+            y,
+            color=colour,
+            linewidth=2 if own else 1,
+            alpha=1 if own else 0.4,
+            marker=few,
+            markersize=3,
+            zorder=3 if own else 2,
+        )
+    axes.set_xlabel(across)
+    if log:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(numticks=8))
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.xaxis.set_minor_locator(LogLocator(numticks=1))
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
+    if percent:
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
+    return _text(figure, title)
+
+
 def _mark(axes: Axes, epoch: int, *, middle: float) -> None:
     """Mark the kept epoch by a dashed line with its number."""
     axes.axvline(epoch, color=MUTED, linewidth=1, linestyle=(0, (3, 3)), zorder=1)

@@ -17,6 +17,7 @@ from data_contracts.references import (
 )
 from tasks.evaluation import Robustness
 from tasks.figures import Bin
+from tasks.fit_words import FitReport
 from tasks.gallery import (
     Augmented,
     Cleaned,
@@ -90,6 +91,7 @@ class ReportContent:
         champion_metrics: the same figures of the champion on the same images.
         history: one mapping per epoch: epoch, train_loss, train_top1, val_loss,
             val_top1, learning_rate, images_per_second, seconds.
+        fit: whether it over- or underfits, in words.
         confusion: (k, k) counts, rows being the given label.
         splits: images per split after splitting.
         missing: what was absent from the source, and what was done about it.
@@ -117,6 +119,7 @@ class ReportContent:
     notes: Sequence[str] = ()
     history: Sequence[Mapping[str, Any]] = ()
     best_epoch: int | None = None
+    fit: FitReport | None = None
     label_names: Sequence[str] = ()
     confusion: NDArray[np.int64] | None = None
     classes: Sequence[ClassRow] = ()

@@ -24,6 +24,7 @@ from tasks.report_content import ClassRow, Provenance, ReportContent, SliceRow
 from tasks.split import TEST, TRAIN, VAL
 from tasks.stage import stage_task
 from tasks.summary_contracts import past_checks
+from tasks.summary_fit import fit_of
 from tasks.summary_inpaint import count_inpainted, inpainted_images
 from tasks.summary_labels import label_audit
 from tasks.summary_missing import count_filled, filled_labels, missing_words
@@ -71,6 +72,7 @@ def report_run(
         notes=notes_of(dataset, trained, figures.notes),
         history=trained.history,
         best_epoch=trained.best_epoch,
+        fit=fit_of(dataset, trained, settings),
         label_names=trained.classes,
         confusion=np.array(figures.confusion, np.int64),
         classes=_classes(dataset, trained, evaluated),

@@ -25,6 +25,7 @@ from tasks import report
 from tasks.corrupt import Corruption
 from tasks.evaluation import CorruptionRow, Robustness
 from tasks.figures import Bin, class_counts, confused_pairs, confusion, curves
+from tasks.fit_words import judge_fit
 from tasks.gallery import (
     Augmented,
     Cleaned,
@@ -54,6 +55,11 @@ HOSTILE = [
     "{{ 7 * 7 }}{% raw %}",
     "$\\frac{1}{$ ünïcödé 猫",
     "name\udcff\x00\u202egpj.exe",
+]
+HISTORY = [
+    {"epoch": e, "train_loss": 2 / e, "val_loss": 3 / e, "train_top1": 0.1 * e}
+    | {"val_top1": 0.1 * e, "learning_rate": 1e-3, "images_per_second": 400.0}
+    for e in (1, 2, 3)
 ]
 SECTIONS = [
     *("gate", "results", "training", "classes", "slices", "calibration"),
@@ -125,12 +131,9 @@ def full(names: list[str], *, text: str = "plain", side: int = 8) -> ReportConte
         metrics={"top1": share(0.585), text: share(0.1)},
         champion_metrics={"top1": share(0.5)},
         notes=[text],
-        history=[
-            {"epoch": e, "train_loss": 2 / e, "val_loss": 3 / e, "train_top1": 0.1 * e}
-            | {"val_top1": 0.1 * e, "learning_rate": 1e-3, "images_per_second": 400.0}
-            for e in (1, 2, 3)
-        ],
+        history=HISTORY,
         best_epoch=3,
+        fit=judge_fit(HISTORY, train=share(0.9), val=share(0.6), more=share(0.02)),
         label_names=names,
         confusion=matrix,
         classes=rows,
@@ -568,3 +571,12 @@ def test_the_page_says_what_happened_to_a_view():
     assert "30% pear" in page
     assert "posterize" in page
     assert "Asked for: turn ±15°" in page
+
+
+def test_whether_it_over_or_underfits_is_said_beside_the_curves():
+    page = render_report(full(["cat", "dog"]))
+    training = page[page.index('id="training"') : page.index('id="classes"')]
+    assert "Does it over- or underfit?" in training
+    assert "a gap of 30.0 points (27.2 to 32.8)" in training
+    assert "twice as many would bring about +2.0 points" in training
+    assert "Does it over- or underfit?" not in render_report(minimal())

@@ -1,0 +1,311 @@
+"""Tune: settings of training, tried on a budget and judged on validation alone."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from pathlib import Path
+from typing import Any
+
+import yaml
+from prefect import flow
+from pydantic import Field, ValidationError, model_validator
+
+from data_contracts.errors import SightlineError
+from data_contracts.references import DatasetRef, Reference
+from flows import workspace
+from flows.arguments import words
+from flows.result import Clock
+from flows.stages import (
+    AnomalySettings,
+    AuditSettings,
+    CleanSettings,
+    ContractSettings,
+    DecodeSettings,
+    DenoiseSettings,
+    EmbedSettings,
+    EvaluateSettings,
+    GateSettings,
+    ImputeSettings,
+    InpaintSettings,
+    MaterialiseSettings,
+    SourceSettings,
+    SplitSettings,
+    TrainSettings,
+    audit_limits,
+    last,
+    validate_dataset,
+)
+from flows.train import TrainConfig, images_of, size_problem
+from models.durable import write_over
+from tasks.ensemble_settings import EnsembleSettings
+from tasks.label_review import read_reviews
+from tasks.rates import RatesFound, find_rates
+from tasks.search_draws import changed
+from tasks.step_settings import growth_problem
+from tasks.train import train_model
+from tasks.train_settings import Probe
+from tasks.transfer import check_start
+from tasks.tune import (
+    Search,
+    failed_trial,
+    following,
+    judge_trial,
+    open_search,
+    trials_of,
+)
+from tasks.tune_outcome import Outcome, settle
+from tasks.tune_report import (
+    RATE_WORDS,
+    rates_table,
+    report_rates,
+    report_search,
+    table_of,
+    verdict_of,
+)
+from tasks.tune_settings import TRIALS, Find, TuneSettings
+
+# Training images where their number is not known yet; it moves batch sizes only.
+NOMINAL = 2_640
+
+
+class TuneConfig(TrainConfig):
+    """Settings of `sightline tune`: those of `train`, and of the search."""
+
+    tune: TuneSettings = Field(TuneSettings(), description="How to search.")
+
+    @model_validator(mode="after")
+    def _can_be_searched(self) -> TuneConfig:
+        if self.materialise.views:
+            raise ValueError(
+                "materialise.views stores the views of one recipe, and a search changes"
+                " recipes. Leave materialise.views out"
+            )
+        if self.train.probe == Probe.only:
+            raise ValueError(
+                "probe=only trains in no epochs, which is all that a search changes."
+                " Set probe=first or none"
+            )
+        if self.train.ensemble != EnsembleSettings():
+            raise ValueError(
+                "a search compares single networks that learn from labels alone; came"
+                f" combine={self.train.ensemble.combine}"
+                f" teacher={self.train.ensemble.teacher}. Leave train.ensemble out, and"
+                " give it to `train` beside the settings that are found"
+            )
+        if self.tune.find == Find.rate:
+            return self
+        for settings in self.drawn():
+            size = self.decode.image_size
+            if said := size_problem(settings, size) or growth_problem(settings, size):
+                raise ValueError(said)
+        return self
+
+    def drawn(self) -> list[TrainSettings]:
+        """Return the settings of the trials, as far as they are known before a run.
+
+        Raises:
+            ValueError: The space names what is no setting, or what cannot be.
+        """
+        trials = self.tune.trials or TRIALS
+        try:
+            found = trials_of(self.train, self.tune, n=NOMINAL, trials=trials)
+            return [changed(self.train, changes, n=NOMINAL) for changes in found]
+        except (SightlineError, ValidationError) as error:
+            raise ValueError(str(error)) from None
+
+
+class Tuned(Reference):
+    """What a search came to, and where its page and settings lie."""
+
+    outcome: Outcome | None = None
+    rates: RatesFound | None = None
+    dataset: DatasetRef
+    seconds: dict[str, float] = Field(description="Wall time by stage.")
+    best: str = Field("", description="Path of the settings to train with.")
+    report: str = Field(description="Path of the HTML page.")
+    command: str = Field(description="How to use what was found.")
+    exit_code: int = 0
+
+    def text(self) -> str:
+        """Return the result for a person."""
+        lines = []
+        if self.outcome is not None:
+            lines = [verdict_of(self.outcome), "", table_of(self.outcome), ""]
+        if self.rates is not None:
+            lines = [RATE_WORDS, "", rates_table(self.rates.found), ""]
+        lines += [f"  {'seconds':<9} {sum(self.seconds.values()):.0f}"]
+        lines += [f"  {'settings':<9} {self.best}"] if self.best else []
+        lines += [f"  {'use it':<9} {self.command}", f"  {'report':<9} {self.report}"]
+        return "\n".join(lines)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the result as plain JSON values."""
+        return self.model_dump(mode="json")
+
+
+@flow(name="tune")
+def tune(
+    data: str,
+    name: str,
+    source: SourceSettings = SourceSettings(),
+    decode: DecodeSettings = DecodeSettings(),
+    contracts: ContractSettings = ContractSettings(),
+    clean: CleanSettings = CleanSettings(),
+    denoise: DenoiseSettings = DenoiseSettings(),
+    inpaint: InpaintSettings = InpaintSettings(),
+    split: SplitSettings = SplitSettings(),
+    materialise: MaterialiseSettings = MaterialiseSettings(),
+    embed: EmbedSettings = EmbedSettings(),
+    impute: ImputeSettings = ImputeSettings(),
+    anomaly: AnomalySettings = AnomalySettings(),
+    audit: AuditSettings = AuditSettings(),
+    train: TrainSettings = TrainSettings(),
+    evaluate: EvaluateSettings = EvaluateSettings(),
+    gate: GateSettings = GateSettings(),
+    tune: TuneSettings = TuneSettings(),
+) -> Tuned:
+    """Prepare images as `train` does, try settings of training, name the best.
+
+    Args:
+        data: Folder, manifest, Parquet, archive, Pascal VOC or COCO.
+        name: Name of the model and its dataset.
+        source: What to list.
+        decode: How to decode.
+        contracts: What to put up with.
+        clean: What to leave out.
+        denoise: What to filter.
+        inpaint: What to paint over.
+        split: How to divide.
+        materialise: Must store no views.
+        embed: How to embed.
+        impute: How to fill what is missing.
+        anomaly: How to judge images that do not belong.
+        audit: How to judge labels.
+        train: The defaults of the search.
+        evaluate: Handed on to the settings that are found.
+        gate: Handed on to the settings that are found.
+        tune: How to search.
+    """
+    return run_stages(
+        TuneConfig(
+            data=data,
+            name=name,
+            source=source,
+            decode=decode,
+            contracts=contracts,
+            clean=clean,
+            denoise=denoise,
+            inpaint=inpaint,
+            split=split,
+            materialise=materialise,
+            embed=embed,
+            impute=impute,
+            anomaly=anomaly,
+            audit=audit,
+            train=train,
+            evaluate=evaluate,
+            gate=gate,
+            tune=tune,
+        )
+    )
+
+
+def run_stages(config: TuneConfig) -> Tuned:
+    """Prepare the images once, then search; in a flow run each training is a task."""
+    workspace.prepare()
+    read_reviews(config.audit.review)
+    rate = config.tune.find == Find.rate
+    tried = [config.train] if rate else config.drawn()
+    for init, preset, design in {(s.init, s.preset, s.network.design) for s in tried}:
+        size, home = config.decode.image_size, workspace.home()
+        check_start(init, preset, image_size=size, home=home, design=design)
+    clock = Clock()
+    source = source_of(config, clock=clock)
+    runs = str(workspace.runs_root())
+    if rate:
+        with clock.stage("rates"):
+            found = find_rates(source, config.train, name=config.name, runs=runs)
+        command = command_of(config, "train.learning_rate=RATE")
+        return Tuned(
+            rates=found,
+            dataset=source,
+            seconds=clock.seconds,
+            report=report_rates(source, found, command=command),
+            command=command,
+        )
+    with clock.stage("search"):
+        search = search_on(source, config, runs=runs)
+        outcome = settle(search)
+    best = Path(search.folder) / "best.yaml"
+    write_over(best, best_settings(config, search, outcome))
+    command = command_of(config, f"config={best}", given=False)
+    with clock.stage("report"):
+        report = report_search(search, outcome, command=command)
+    return Tuned(
+        outcome=outcome,
+        dataset=source,
+        seconds=clock.seconds,
+        best=str(best),
+        report=report,
+        command=command,
+    )
+
+
+def source_of(config: TuneConfig, *, clock: Clock) -> DatasetRef:
+    """Return the snapshot that `train` would learn from."""
+    datasets, _ = images_of(config, clock=clock)
+    if "audit" in datasets:
+        with clock.stage("validate"):
+            limits = audit_limits(datasets["audit"], config.audit)
+            validate_dataset(datasets["audit"], "audited", parameters=limits)
+    return last(datasets)
+
+
+def search_on(source: DatasetRef, config: TuneConfig, *, runs: str) -> Search:
+    """Train trial after trial until the budget is spent; go on where one stopped."""
+    search = open_search(source, config.train, config.tune, name=config.name, runs=runs)
+    while (step := following(search)) is not None:
+        settings = search.settings_of(step)
+        try:
+            trained = train_model(source, settings, name=config.name, runs=runs)
+        except SightlineError as error:
+            if failed_trial(search, step, error) is None:
+                raise
+            continue
+        judge_trial(search, step, trained)
+    return search
+
+
+def best_settings(config: TuneConfig, search: Search, outcome: Outcome) -> str:
+    """Return what `sightline train config=FILE` takes: settings given and found."""
+    found = changed(config.train, outcome.trials[outcome.winner], n=search.n)
+    given = {name: getattr(config, name) for name in TrainConfig.model_fields}
+    lines = [f"# {verdict_of(outcome)}"]
+    for word in words(TrainConfig(**given | {"train": found})):
+        key, _, text = word.partition("=")
+        if key not in ("data", "name"):
+            lines.append(yaml.safe_dump({key: text}, allow_unicode=True).strip())
+    return "\n".join(lines) + "\n"
+
+
+def command_of(config: TuneConfig, *more: str, given: bool = True) -> str:
+    """Return the command line that trains on the same images.
+
+    Args:
+        config: Of the search.
+        more: Words to add.
+        given: Whether to repeat the settings of the search's own command line.
+    """
+    own = TrainConfig(**{n: getattr(config, n) for n in TrainConfig.model_fields})
+    said = words(own) if given else [f"data={config.data}", f"name={config.name}"]
+    return f"sightline train {shlex.join([*said, *more])}"
+
+
+def run(config: TuneConfig) -> Tuned:
+    """Search as a Prefect flow if a server is named, else in plain Python."""
+    if not os.environ.get("PREFECT_API_URL"):
+        return run_stages(config)
+    sections = {name: getattr(config, name) for name in TuneConfig.model_fields}
+    result: Tuned = tune(**sections)
+    return result
