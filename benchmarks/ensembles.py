@@ -173,9 +173,9 @@ def figures(
     from tasks.evaluation import EvaluateSettings
     from tasks.inference import predict_rows
     from tasks.intervals import grouped_bootstrap
+    from tasks.lessons import class_of_rows, labels_to_learn
     from tasks.metrics import evaluate
     from tasks.split import TEST, VAL
-    from tasks.train import class_of_rows, labels_to_learn
 
     dataset = Dataset(source)
     names = dataset.names("label_names")

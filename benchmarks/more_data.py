@@ -82,8 +82,8 @@ def missed(source: Any, trained: Any) -> tuple[Any, Any, Any]:
     """Return which validation images a run misses, their groups, and its images."""
     from data_contracts.store import Dataset
     from tasks.inference import Predictor, predict_rows
+    from tasks.lessons import class_of_rows, labels_to_learn, pick_rows
     from tasks.split import VAL
-    from tasks.train import class_of_rows, labels_to_learn, pick_rows
 
     dataset = Dataset(source)
     names = dataset.names("label_names")

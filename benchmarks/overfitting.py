@@ -131,8 +131,8 @@ def top1s(predictor: Any, trained: Any, source: Any) -> dict[str, float]:
     """Return top-1 on plain training, validation and test photos."""
     from data_contracts.store import Dataset
     from tasks.inference import predict_rows
+    from tasks.lessons import class_of_rows, labels_to_learn
     from tasks.split import TEST, TRAIN, VAL
-    from tasks.train import class_of_rows, labels_to_learn
 
     dataset = Dataset(source)
     names = dataset.names("label_names")

@@ -35,7 +35,7 @@ from tasks.pretrain import (
     can_be_judged,
     pretrain_model,
 )
-from tasks.train_settings import Probe
+from tasks.step_settings import Probe
 
 
 class PretrainConfig(Settings):

@@ -42,9 +42,8 @@ from tasks.ensemble_settings import EnsembleSettings
 from tasks.label_review import read_reviews
 from tasks.rates import RatesFound, find_rates
 from tasks.search_draws import changed
-from tasks.step_settings import growth_problem
+from tasks.step_settings import Probe, growth_problem
 from tasks.train import train_model
-from tasks.train_settings import Probe
 from tasks.transfer import check_start
 from tasks.tune import (
     Search,

@@ -18,17 +18,12 @@ from tasks.calibration import fit_temperature
 from tasks.ensemble_settings import Combine, EnsembleSettings
 from tasks.inference import Predictor, devices, predict_rows
 from tasks.inpaint import keep_beside
+from tasks.lessons import class_of_rows, labels_to_learn
 from tasks.loss_settings import HeadKind
 from tasks.members import Role
 from tasks.split import VAL
 from tasks.stage import stage_task
-from tasks.train import (
-    Trained,
-    class_of_rows,
-    labels_to_learn,
-    run_once,
-    temperature_of,
-)
+from tasks.train import Trained, run_once, temperature_of
 from tasks.train_settings import TrainSettings
 from tasks.transfer import version_folder
 

@@ -19,13 +19,14 @@ from tasks.arena import Arena
 from tasks.evaluation import EvaluateSettings, Evaluation, Robustness
 from tasks.inference import Floats, Predictor, predict_rows
 from tasks.labels import hierarchy_of, roll_up
+from tasks.lessons import class_of_rows, count_taught, labels_to_learn
 from tasks.metrics import evaluate
 from tasks.progress import Progress
 from tasks.robustness import measure_robustness
 from tasks.scores import shares
 from tasks.split import TEST
 from tasks.stage import stage_task
-from tasks.train import Trained, class_of_rows, count_taught, labels_to_learn
+from tasks.train import Trained
 
 log = logging.getLogger("sightline")
 

@@ -23,9 +23,9 @@ from tasks.fill import (
 )
 from tasks.impute_settings import FillLabels, ImputeSettings
 from tasks.inference import Predictor, predict_rows
+from tasks.lessons import labels_to_learn, weights_of
 from tasks.split import TRAIN
 from tasks.stage import Build, run_stage, stage_task
-from tasks.train import labels_to_learn, weights_of
 
 VERSION = 1
 FILLS = {

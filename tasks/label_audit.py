@@ -15,6 +15,7 @@ from data_contracts.store import Dataset
 from tasks.inference import devices
 from tasks.label_policy import Verdict, WrongLabels, act, suspects
 from tasks.label_review import Review, apply_reviews, read_reviews, reviews_of
+from tasks.lessons import labels_to_learn, weights_of
 from tasks.split import TEST, TRAIN, UNUSED
 from tasks.stage import Build, run_stage, stage_task
 from tasks.suspicion import (
@@ -25,7 +26,6 @@ from tasks.suspicion import (
     plant,
     planted_rate,
 )
-from tasks.train import labels_to_learn, weights_of
 
 VERSION = 2
 

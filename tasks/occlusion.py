@@ -27,10 +27,10 @@ from tasks.detector import (
 )
 from tasks.inference import devices
 from tasks.intervals import centred_interval, grouped_bootstrap
+from tasks.lessons import channel_statistics
 from tasks.progress import Progress
 from tasks.split import TEST, TRAIN, VAL
 from tasks.stage import stage_task
-from tasks.train import channel_statistics
 
 log = logging.getLogger("sightline")
 

@@ -22,11 +22,12 @@ from models.recipe import Augment, Recipe
 from tasks.augment_settings import AugmentSettings
 from tasks.impute import open_rows
 from tasks.inference import Predictor, devices
+from tasks.lessons import channel_statistics, count_taught
 from tasks.progress import Progress
 from tasks.split import TRAIN
 from tasks.stage import stage_task
 from tasks.step_settings import Feed, Optimizer, Precision
-from tasks.train import channel_statistics, count_taught, fits_memory
+from tasks.train import fits_memory
 from tasks.train_settings import Preset
 
 log = logging.getLogger("sightline")

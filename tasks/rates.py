@@ -15,17 +15,17 @@ from data_contracts.store import Dataset, storage_errors
 from models.durable import write_over
 from models.recipe import RATES
 from tasks.inference import devices
-from tasks.stage import stage_task
-from tasks.step_settings import Optimizer, Schedule
-from tasks.train import (
+from tasks.lessons import (
     channel_statistics,
     class_ids,
     class_of_rows,
     labels_to_learn,
     pick_rows,
-    recipe_of,
     weights_of,
 )
+from tasks.stage import stage_task
+from tasks.step_settings import Optimizer, Schedule
+from tasks.train import recipe_of
 from tasks.train_settings import TrainSettings
 from tasks.transfer import begin_from
 

@@ -18,17 +18,11 @@ from models.thresholds import LEAST, worthwhile_offsets
 from tasks.head_ensembles import lessons_of, with_ensemble_head
 from tasks.inference import Predictor, devices, predict_rows
 from tasks.inpaint import keep_beside
+from tasks.lessons import class_of_rows, labels_to_learn, weights_of
 from tasks.loss_settings import HeadKind
 from tasks.split import VAL
 from tasks.stage import stage_task
-from tasks.train import (
-    Trained,
-    class_of_rows,
-    labels_to_learn,
-    run_once,
-    temperature_of,
-    weights_of,
-)
+from tasks.train import Trained, run_once, temperature_of
 from tasks.train_settings import TrainSettings
 
 VERSION = 4

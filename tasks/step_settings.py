@@ -37,6 +37,14 @@ class Precision(StrEnum):
     bfloat16 = "bfloat16"
 
 
+class Probe(StrEnum):
+    """Whether a head is fitted to frozen features before anything is trained."""
+
+    none = "none"
+    first = "first"
+    only = "only"
+
+
 class Feed(StrEnum):
     """Where the training images wait."""
 

@@ -18,6 +18,7 @@ from tasks.evaluate import Evaluated
 from tasks.evaluation import Evaluation
 from tasks.figures import Bin
 from tasks.gallery import Cleaned, Flip, Mistake, Quarantined
+from tasks.lessons import count_taught, labels_to_learn
 from tasks.register import Registered, commit, versions_of_code
 from tasks.report import write_report
 from tasks.report_content import ClassRow, Provenance, ReportContent, SliceRow
@@ -30,7 +31,7 @@ from tasks.summary_labels import label_audit
 from tasks.summary_missing import count_filled, filled_labels, missing_words
 from tasks.summary_pixels import count_odd, denoised_images, odd_images, spoiled_rows
 from tasks.summary_views import seen_in_training
-from tasks.train import Trained, count_taught, labels_to_learn
+from tasks.train import Trained
 from tasks.train_settings import TrainSettings
 
 SHOWN = 12

@@ -15,8 +15,9 @@ from tasks.fit_words import LEAST_VAL, LEVEL, FitReport, judge_fit, share_of
 from tasks.inference import Predictor
 from tasks.intervals import effective_n
 from tasks.learning_curve import SHARES, gain_of_more, nested_shares
+from tasks.lessons import class_of_rows, labels_to_learn, pick_rows
 from tasks.split import VAL
-from tasks.train import Trained, class_of_rows, labels_to_learn, pick_rows
+from tasks.train import Trained
 from tasks.train_settings import TrainSettings
 
 # Training images that are measured, and the most that heads are fitted on.

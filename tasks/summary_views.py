@@ -11,7 +11,8 @@ from data_contracts.store import Dataset
 from models.recipe import NONE, Augment
 from tasks.augment_settings import AugmentSettings
 from tasks.gallery import Augmented
-from tasks.train import labels_to_learn, pick_rows, recipe_of
+from tasks.lessons import labels_to_learn, pick_rows
+from tasks.train import recipe_of
 from tasks.train_settings import TrainSettings
 
 IMAGES, VIEWS = 6, 5

@@ -38,6 +38,7 @@ from tasks.step_settings import (
     Feed,
     Optimizer,
     Precision,
+    Probe,
     Schedule,
     check_steps,
     told,
@@ -73,14 +74,6 @@ class Preset(StrEnum):
     dinov2_small = "dinov2_small"
     dinov2_base = "dinov2_base"
     siglip_base = "siglip_base"
-
-
-class Probe(StrEnum):
-    """Whether a head is fitted to frozen features before anything is trained."""
-
-    none = "none"
-    first = "first"
-    only = "only"
 
 
 class TrainSettings(Settings):

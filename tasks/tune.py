@@ -28,16 +28,12 @@ from tasks.halving import (
     rungs_of,
 )
 from tasks.inference import Predictor, predict_rows
+from tasks.lessons import class_of_rows, labels_to_learn, pick_rows
 from tasks.search_draws import changed, draw_trials, pinned, usual_space
 from tasks.search_space import Changes, read_space
 from tasks.split import VAL
 from tasks.stage import stage_task
-from tasks.train import (
-    Trained,
-    class_of_rows,
-    labels_to_learn,
-    pick_rows,
-)
+from tasks.train import Trained
 from tasks.train_settings import TrainSettings
 from tasks.tune_settings import MOST_TRIALS, TRIALS, Measure, TuneSettings
 

@@ -255,8 +255,9 @@ def test_rates_start_from_the_weights_that_init_names(trained):
     from flax import nnx
 
     from data_contracts.store import Dataset
+    from tasks.lessons import pick_rows
     from tasks.rates import _start
-    from tasks.train import pick_rows, recipe_of
+    from tasks.train import recipe_of
     from tasks.train_settings import TrainSettings
 
     dataset = Dataset(trained.dataset)

@@ -20,8 +20,8 @@ from tasks.evaluate import coarse_top1
 from tasks.evaluation import EvaluateSettings
 from tasks.ingest import IngestSettings, ingest_dataset
 from tasks.labels import hierarchy_of, multi_hot, roll_up, tag_classes
+from tasks.lessons import class_ids
 from tasks.split import SplitSettings, split_dataset
-from tasks.train import class_ids
 from tests.datasets import make_dataset
 from tests.tasks.pictures import write
 

@@ -14,11 +14,11 @@ from tasks.clean import CleanSettings, clean_dataset
 from tasks.decode import DecodeSettings, Fit
 from tasks.denoise import DenoiseSettings, denoise_dataset
 from tasks.ingest import IngestSettings, ingest_dataset
+from tasks.lessons import channel_statistics, pick_rows
 from tasks.listing import SourceSettings
 from tasks.predict import decode_block, predictions, seen_as_trained
 from tasks.sources import list_source
 from tasks.split import SplitSettings, split_dataset
-from tasks.train import channel_statistics, pick_rows
 from tests.datasets import make_dataset
 from tests.tasks.pictures import encoded, exif, photo
 

@@ -16,9 +16,9 @@ from models.recipe import Augment
 from tasks.augment_settings import AugmentSettings
 from tasks.browse import find_snapshot
 from tasks.clean import CleanSettings, clean_dataset
+from tasks.lessons import pick_rows
 from tasks.split import TRAIN, SplitSettings, split_dataset
 from tasks.stage import run_stage
-from tasks.train import pick_rows
 from tasks.train_settings import TrainSettings
 from tasks.validate import validate_dataset
 from tasks.views import (
