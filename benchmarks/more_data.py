@@ -1,7 +1,8 @@
 """Whether "would more images help?" tells the truth: half the images foretell all.
 
-    SIGHTLINE_HOME=/tmp/more python benchmarks/more_data.py --data cifar10 --images 8000
-    SIGHTLINE_HOME=/tmp/more python benchmarks/more_data.py --data grocery --size 48 --epochs 60
+    export SIGHTLINE_HOME=/tmp/more
+    python benchmarks/more_data.py --data cifar10 --images 8000 --epochs 24
+    python benchmarks/more_data.py --data grocery --size 48 --epochs 60
 
 Trains `small` on an eighth, a quarter, a half and all of the labelled training images,
 as many views each, and asks at a half what twice as many would bring: by heads on its

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from data_contracts.store import Dataset
+from flows import workspace
 from tasks import fit_words, summary_fit
 from tasks.ensemble_settings import EnsembleSettings
 from tasks.fit_words import FitVerdict
@@ -15,7 +16,7 @@ from tests.flows.conftest import TRAIN
 
 
 def run_of(result) -> Trained:
-    folder = Path(result.report).parent
+    folder = workspace.runs_root() / Path(result.report).parent.name
     found = Trained.model_validate_json((folder / "trained.json").read_text())
     return found.model_copy(update={"folder": str(folder)})
 
