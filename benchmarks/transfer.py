@@ -158,6 +158,7 @@ def main() -> None:
     parser.add_argument("--pretrain-images", type=int, default=20_000)
     parser.add_argument("--pretrain-epochs", type=int, default=10)
     parser.add_argument("--unlabelled-epochs", type=int, default=100)
+    parser.add_argument("--only", nargs="*", choices=ARMS, help="some arms")
     given = parser.parse_args()
     logging.getLogger("sightline").setLevel(logging.WARNING)
     home = Path(os.environ["SIGHTLINE_HOME"])
@@ -171,7 +172,7 @@ def main() -> None:
         figures(arm, home, share=share, given=given, seed=seed)
         for seed in range(given.seeds)
         for share in SHARES
-        for arm in ARMS
+        for arm in given.only or ARMS
     ]
     print(json.dumps({"benchmark": "transfer", **vars(given), "arms": lines}))
 

@@ -260,13 +260,8 @@ def _train(
             head=recipe.balance.head,
         )
     mean, std = (begin.mean, begin.std) if begin else channel_statistics(dataset, rows)
-    log.info(
-        "%-9s %s images, %s classes, %s",
-        role.label,
-        f"{len(rows):,}",
-        len(ids),
-        folder.name,
-    )
+    shown = f"{len(rows):,} images, {len(ids)} classes"
+    log.info("%-9s %s, %s", role.label, shown, folder.name)
     feed = BatchSource(
         labels=classes,
         train_rows=rows,

@@ -25,6 +25,7 @@ from tasks.ensemble_settings import EnsembleSettings, going_on
 from tasks.folds import FoldSettings, fold_datasets, fold_of, fold_uses
 from tasks.inference import Predictor
 from tasks.members import Role, teacher_of
+from tasks.network_settings import NetworkSettings
 from tasks.split import SplitSettings, split_dataset
 from tasks.train_settings import TrainSettings
 from tasks.transfer import check_start, from_champion
@@ -374,3 +375,18 @@ def test_a_run_cut_short_still_makes_a_soup_of_its_best_epoch(source, runs):
     found = train_networks(source, short, name="toy", runs=runs)
     assert found.notes[0] == "A soup of 1 of 1, the best first: epoch 1."
     assert "max_minutes is spent" in " ".join(found.notes)
+
+
+def test_views_at_test_time_are_of_the_whole(source, runs):
+    mirrored = NetworkSettings(test_flip=True)
+    for combine, more in (
+        ("snapshots", {"epochs": 4, "learning_rate": 1e-2}),
+        ("seeds", {}),
+    ):
+        found = train(source, runs, combine, network=mirrored, **more)
+        meta = load_model(found.model)[2]
+        assert meta["network"]["test_flip"]
+        assert len(meta["members"]) == 2
+        images = Dataset(source).take(np.arange(6))
+        both = answers(found.model, np.concatenate([images, images[:, :, ::-1]]))
+        np.testing.assert_allclose(both[:6], both[6:], atol=1e-5)
