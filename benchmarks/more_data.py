@@ -1,7 +1,8 @@
 """Whether "would more images help?" tells the truth: half the images foretell all.
 
-    SIGHTLINE_HOME=/tmp/more python benchmarks/more_data.py --data cifar10 --images 8000
-    SIGHTLINE_HOME=/tmp/more python benchmarks/more_data.py --data grocery --size 48
+    export SIGHTLINE_HOME=/tmp/more
+    python benchmarks/more_data.py --data cifar10 --images 8000 --epochs 24
+    python benchmarks/more_data.py --data grocery --size 48 --epochs 60
 
 Trains `small` on an eighth, a quarter, a half and all of the labelled training images,
 as many views each, and asks at a half what twice as many would bring: by heads on its
@@ -137,7 +138,7 @@ def main() -> None:
     parser.add_argument("--data", choices=("cifar10", "grocery"), default="cifar10")
     parser.add_argument("--images", type=int, default=8_000, help="of cifar10")
     parser.add_argument("--judges", type=int, default=2_000, help="of cifar10")
-    parser.add_argument("--epochs", type=int, default=12, help="on all images")
+    parser.add_argument("--epochs", type=int, default=24, help="on all images")
     parser.add_argument("--size", type=int, default=32)
     parser.add_argument("--seeds", type=int, default=1)
     given = parser.parse_args()

@@ -11,7 +11,15 @@ from data_contracts.dataset import Array
 from data_contracts.references import Estimate
 from data_contracts.store import Dataset
 from models.durable import write_over
-from tasks.fit_words import LEAST_VAL, LEVEL, FitReport, judge_fit, share_of
+from tasks.ensemble_settings import Combine
+from tasks.fit_words import (
+    LEAST_VAL,
+    LEVEL,
+    FitReport,
+    FitVerdict,
+    judge_fit,
+    share_of,
+)
 from tasks.inference import Predictor
 from tasks.intervals import effective_n
 from tasks.learning_curve import SHARES, gain_of_more, nested_shares
@@ -23,6 +31,10 @@ from tasks.train_settings import TrainSettings
 # Training images that are measured, and the most that heads are fitted on.
 SAMPLE, MOST = 2_000, 6_000
 DRAWS = 3
+FOLDS = (
+    "Cannot tell whether it over- or underfits: of several folds, every validation"
+    " image has taught some network."
+)
 
 
 def fit_of(dataset: Dataset, trained: Trained, settings: TrainSettings) -> FitReport:
@@ -33,6 +45,8 @@ def fit_of(dataset: Dataset, trained: Trained, settings: TrainSettings) -> FitRe
     path = Path(trained.folder) / "fit.json"
     if path.exists():
         return FitReport.model_validate_json(path.read_text())
+    if settings.ensemble.combine == Combine.folds and settings.ensemble.stays:
+        return FitReport(verdict=FitVerdict.unknown, sentences=[FOLDS])
     names = dataset.names("label_names")
     ids = [names.index(name) for name in trained.classes if name in names]
     classes = class_of_rows(dataset, ids, labels_to_learn(dataset))

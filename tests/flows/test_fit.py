@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from data_contracts.store import Dataset
+from flows import workspace
 from tasks import fit_words, summary_fit
+from tasks.ensemble_settings import EnsembleSettings
 from tasks.fit_words import FitVerdict
 from tasks.summary_fit import fit_of
 from tasks.train import Trained
@@ -14,7 +16,7 @@ from tests.flows.conftest import TRAIN
 
 
 def run_of(result) -> Trained:
-    folder = Path(result.report).parent
+    folder = workspace.runs_root() / Path(result.report).parent.name
     found = Trained.model_validate_json((folder / "trained.json").read_text())
     return found.model_copy(update={"folder": str(folder)})
 
@@ -43,3 +45,10 @@ def test_a_run_is_measured_once(trained, monkeypatch):
     assert np.isfinite(found.more.high)
     monkeypatch.setattr(summary_fit, "_measure", None)
     assert fit_of(dataset, run, TRAIN) == found
+
+
+def test_networks_of_folds_have_no_validation_images_of_their_own(trained):
+    folds = TRAIN.model_copy(update={"ensemble": EnsembleSettings(combine="folds")})
+    found = fit_of(Dataset(trained.dataset), run_of(trained), folds)
+    assert found.verdict == FitVerdict.unknown
+    assert "has taught some network" in found.sentences[0]
