@@ -16,7 +16,6 @@ Prints one JSON line; finished arms are kept in SIGHTLINE_HOME.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import os
 import sys
@@ -29,27 +28,10 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-DATA = Path(os.environ.get("SIGHTLINE_TEST_DATA", ROOT.parent / "shared" / "data"))
+from benchmarks.pictures import Pictures, cifar, grocery  # noqa: E402
+
 PEAKS = (1e-3, 2e-3, 4e-3)
 BATCH = 128
-
-
-@dataclasses.dataclass(frozen=True)
-class Pictures:
-    """Images (n h w 3, uint8), labels (n,) and use (n,): 0 train, 1 val, 2 test."""
-
-    images: Any
-    labels: Any
-    use: Any
-
-    def of(self, use: int) -> tuple[Any, Any]:
-        """Return images and labels of one use."""
-        return self.images[self.use == use], self.labels[self.use == use]
-
-    @property
-    def classes(self) -> int:
-        """How many classes there are."""
-        return int(self.labels.max()) + 1
 
 
 def main() -> None:
@@ -69,7 +51,8 @@ def main() -> None:
     home.mkdir(parents=True, exist_ok=True)
     lines = []
     for name in given.data.split(","):
-        pictures = {"grocery": grocery, "cifar10": cifar10}[name](home, given.size)
+        grocer = name == "grocery"
+        pictures = grocery(size=given.size) if grocer else cifar(10_000)
         for arm in given.arms.split(","):
             kept = home / f"curve-{name}-{arm}-{given.size}-{given.seed}.json"
             if not kept.exists():
@@ -80,47 +63,13 @@ def main() -> None:
     print(json.dumps({"benchmark": "curve", **vars(given), "arms": lines}))
 
 
-def grocery(home: Path, size: int) -> Pictures:
-    """Return the photos of groceries on the official split."""
-    from data_contracts.store import Dataset
-    from flows import workspace
-    from flows.result import Clock
-    from flows.stages import StageSettings, prepare
-    from tasks.decode import DecodeSettings
-
-    datasets, _ = prepare(
-        str(DATA / "grocery" / "manifest.csv"),
-        StageSettings(decode=DecodeSettings(image_size=size)),
-        uri=workspace.dataset_uri("grocery"),
-        clock=Clock(),
-    )
-    dataset = Dataset(datasets["split"])
-    use = dataset.column("use")
-    rows = np.flatnonzero(use >= 0)
-    _, labels = np.unique(dataset.column("label")[rows], return_inverse=True)
-    return Pictures(dataset.take(rows), labels, use[rows])
-
-
-def cifar10(home: Path, size: int) -> Pictures:
-    """Return 10,000 training, 2,000 validation and 2,000 test images."""
-    from benchmarks.optimisers import pictures
-
-    images, labels = pictures(12_000)
-    more, own = pictures(2_000, file="test.parquet")
-    return Pictures(
-        np.concatenate([images, more]),
-        np.concatenate([labels, own]),
-        np.repeat([0, 1, 2], [10_000, 2_000, 2_000]),
-    )
-
-
 def curve(
     arm: str, pictures: Pictures, minutes: list[float], *, seed: int
 ) -> dict[str, Any]:
     """Train one arm at each budget."""
     train = {"ours": ours, "torch_small": theirs, "torch_resnet18": theirs}[arm]
     kind = arm.removeprefix("torch_")
-    n = len(pictures.of(0)[0])
+    n = len(pictures.train)
     speed = train(kind, pictures, epochs=2, peak=PEAKS[1], seed=seed, judge=False)[0]
 
     def at(budget: float, peak: float) -> dict[str, Any]:
@@ -163,9 +112,7 @@ def ours(
     from models.recipe import Recipe, batch_for, views_for
     from models.steps import device_mesh, make_predict
 
-    images, labels = pictures.of(0)
-    pixels = images.reshape(-1, 3) / 255
-    view = {"mean": tuple(pixels.mean(0)), "std": tuple(pixels.std(0))}
+    images, labels = pictures.images[pictures.train], pictures.labels[pictures.train]
     model = create_model(
         "small", num_classes=pictures.classes, image_size=images.shape[1], seed=seed
     )
@@ -188,7 +135,7 @@ def ours(
             source,
             recipe=recipe,
             settings=FitSettings(seed=seed),
-            **view,
+            **pictures.scales,
             run_dir=Path(folder),
             mesh=mesh,
         )
@@ -197,13 +144,13 @@ def ours(
     spent = len(images) * epochs / rate / 60
     if not judge:
         return rate, spent, 0.0, 0.0
-    predict = make_predict(graphdef, **view, mesh=mesh)
+    predict = make_predict(graphdef, **pictures.scales, mesh=mesh)
     right = []
-    for use in (1, 2):
-        judged, answers = pictures.of(use)
+    for rows in (pictures.val, pictures.test):
+        judged, answers = pictures.images[rows], pictures.labels[rows]
         full = np.resize(np.arange(len(judged)), -(-len(judged) // 256) * 256)
         parts = np.split(full, len(full) // 256)
-        logits = [predict(found.params, found.stats, judged[rows]) for rows in parts]
+        logits = [predict(found.params, found.stats, judged[part]) for part in parts]
         answer = np.concatenate(logits)[: len(judged)].argmax(1)
         right.append(float((answer == answers).mean()))
     return rate, spent, *right
@@ -227,7 +174,7 @@ def theirs(
 
     torch.manual_seed(seed)
     torch.set_num_threads(2)
-    images, labels = pictures.of(0)
+    images, labels = pictures.images[pictures.train], pictures.labels[pictures.train]
     side, classes = images.shape[1], pictures.classes
     if kind == "small":
         net = torch_resnet("small", side)
@@ -240,11 +187,10 @@ def theirs(
         multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.995),
         use_buffers=True,
     )
-    pixels = images.reshape(-1, 3) / 255
     scale = v2.Compose(
         [
             v2.ToDtype(torch.float32, scale=True),
-            v2.Normalize(pixels.mean(0).tolist(), pixels.std(0).tolist()),
+            v2.Normalize(**pictures.scales),
         ]
     )
     views = v2.Compose(
@@ -301,8 +247,8 @@ def theirs(
     right = []
     average.eval()
     with torch.no_grad():
-        for use in (1, 2):
-            judged, answers = pictures.of(use)
+        for rows in (pictures.val, pictures.test):
+            judged, answers = pictures.images[rows], pictures.labels[rows]
             x = scale(torch.from_numpy(judged).permute(0, 3, 1, 2))
             logits = torch.cat([average(part) for part in x.split(256)])
             right.append(float((logits.argmax(1).numpy() == answers).mean()))

@@ -70,12 +70,12 @@ def main() -> None:
     print(json.dumps({"benchmark": "optimisers", **vars(given), "arms": found}))
 
 
-def pictures(n: int, *, file: str = "train.parquet") -> tuple[Any, Any]:
-    """Return the first images (n 32 32 3) and labels (n,) of a file."""
+def pictures(n: int) -> tuple[Any, Any]:
+    """Return the first images (n 32 32 3) and labels (n,) of the training file."""
     import cv2
     import pyarrow.parquet as pq
 
-    table = pq.read_table(DATA / "cifar10" / file).slice(0, n)
+    table = pq.read_table(DATA / "cifar10" / "train.parquet").slice(0, n)
     packed = (np.frombuffer(row["bytes"], np.uint8) for row in table["img"].to_pylist())
     images = np.stack([cv2.imdecode(one, cv2.IMREAD_COLOR_RGB) for one in packed])
     return images, np.asarray(table["label"]).astype(np.int32)
