@@ -54,3 +54,25 @@ class Teacher:
     def content(self) -> Any:
         """What tells it from another teacher, as a tree of arrays."""
         return self.weights, columns(self.members), np.array(self.order)
+
+
+class Given:
+    """A step, also lowered or compiled, that is given the same trees at every batch."""
+
+    def __init__(self, step: Any, given: tuple[Any, ...]) -> None:
+        self._step, self._given = step, given
+
+    def __call__(self, state: Any, *batch: Any) -> Any:
+        """Take the step."""
+        return self._step(state, *batch, *self._given)
+
+    def lower(self, state: Any, *batch: Any) -> Any:
+        """Trace the step for arguments of such shapes."""
+        return Given(self._step.lower(state, *batch, *self._given), self._given)
+
+    def compile(self) -> Any:
+        """Compile what was traced."""
+        return Given(self._step.compile(), self._given)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._step, name)

@@ -15,7 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from models.augment import view
 from models.design import PLAIN, Design
-from models.distil import Teacher
+from models.distil import Given, Teacher
 from models.forward import forward
 from models.losses import remembered
 from models.machine import cores
@@ -253,7 +253,8 @@ def compiled(local: Callable[..., Any], mesh: Mesh | None, *given: Any) -> Step:
         given: Trees of arrays on all of them, which stay what they are.
     """
     if mesh is None:
-        return _with(jax.jit(local, donate_argnums=0), given)
+        step = jax.jit(local, donate_argnums=0)
+        return Given(step, given) if given else step
     whole, part = PartitionSpec(), PartitionSpec(AXIS)
     split = jax.shard_map(
         local,
@@ -270,14 +271,7 @@ def compiled(local: Callable[..., Any], mesh: Mesh | None, *given: Any) -> Step:
         out_shardings=everywhere,
         donate_argnums=0,
     )
-    return _with(step, given)
-
-
-def _with(step: Any, given: tuple[Any, ...]) -> Any:
-    """Pass `given` on with every batch; a step without them stays as it is."""
-    if not given:
-        return step
-    return lambda state, *batch: step(state, *batch, *given)
+    return Given(step, given) if given else step
 
 
 def _in_parts(

@@ -64,16 +64,13 @@ def members_in(meta: dict[str, Any]) -> list[Any]:
     return [Member.of(each) for each in meta.get("members", [])]
 
 
-def teacher_of(
-    role: Role, distil: Distil, *, classes: list[str], image_size: int
-) -> Any:
+def teacher_of(role: Role, distil: Distil, learner: dict[str, Any]) -> Any:
     """Return whom `fit` learns from, None where nobody teaches.
 
     Args:
         role: Of the training.
         distil: What the teacher's answers count.
-        classes: To learn.
-        image_size: Of the images.
+        learner: What is kept of the network that learns: classes and image size.
 
     Raises:
         UsageError: The teacher does not know all classes.
@@ -89,7 +86,7 @@ def teacher_of(
     from models.members import Member, stacked
 
     params, stats, meta = load_model(Path(role.teacher))
-    known = meta["classes"]
+    known, classes = meta["classes"], learner["classes"]
     unknown = [name for name in classes if name not in known]
     if unknown:
         raise UsageError(
@@ -115,5 +112,5 @@ def teacher_of(
         members=tuple(members),
         order=tuple(known.index(name) for name in classes),
         temperature=distil.temperature,
-        scale=meta["image_size"] / image_size,
+        scale=meta["image_size"] / learner["image_size"],
     )

@@ -247,9 +247,7 @@ def _train(
                 init=(begin.params, begin.stats) if begin else None,
                 on_progress=bar.reach,
                 keep=kept_epochs(settings.ensemble, epochs=recipe.epochs),
-                teacher=teacher_of(
-                    role, recipe.distil, classes=meta["classes"], image_size=size
-                ),
+                teacher=teacher_of(role, recipe.distil, meta),
             )
         if settings.profile:
             tell_account(folder)

@@ -268,10 +268,10 @@ def test_a_teacher_must_know_the_classes(source, runs, seeds):
     role = Role(teacher=str(seeds.model), taught_by="shop@3")
     distil = settings(distil=True, combine="seeds").distil
     ask = {"image_size": 32}
-    teacher = teacher_of(role, distil, classes=["b", "a"], **ask)
+    teacher = teacher_of(role, distil, ask | {"classes": ["b", "a"]})
     assert (teacher.order, teacher.scale) == ((1, 0), 0.5)
     with pytest.raises(UsageError, match="shop@3 does not know 1 of 2: c"):
-        teacher_of(role, distil, classes=["a", "c"], **ask)
+        teacher_of(role, distil, ask | {"classes": ["a", "c"]})
 
 
 @pytest.mark.parametrize(
