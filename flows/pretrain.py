@@ -27,7 +27,7 @@ from flows.stages import (
     learn,
     prepare,
 )
-from flows.train import commands
+from flows.train import commands, settled_for
 from models.presets import side_problem
 from tasks.pretrain import (
     Pretrained,
@@ -149,7 +149,12 @@ def run_stages(config: PretrainConfig) -> RunResult | Unjudged:
     }
     settings = StageSettings(**shared)
     datasets, contracts = prepare(
-        config.data, settings, uri=uri, clock=clock, without_labels=True
+        config.data,
+        settings,
+        uri=uri,
+        clock=clock,
+        settled=settled_for(config.name, uri),
+        without_labels=True,
     )
     with clock.stage("pretrain"):
         found = pretrain_model(

@@ -174,7 +174,7 @@ def images_of(
     """Prepare and curate the images; return each snapshot, and what was validated."""
     uri = workspace.dataset_uri(config.name)
     datasets, contracts = prepare(
-        config.data, config, uri=uri, clock=clock, settled=_settled(config.name, uri)
+        config.data, config, uri=uri, clock=clock, settled=settled_for(config.name, uri)
     )
     asked = config.embed.encoder == Encoder.champion
     models = str(workspace.models_root())
@@ -188,7 +188,7 @@ def images_of(
     return datasets, contracts
 
 
-def _settled(name: str, uri: str) -> DatasetRef | None:
+def settled_for(name: str, uri: str) -> DatasetRef | None:
     """Return the snapshot that the champion was trained on, in this dataset."""
     used = settled_uses(champion_datasets(str(workspace.models_root()), name))
     return used if used is not None and used.uri == uri else None

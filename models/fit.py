@@ -125,7 +125,8 @@ def fit(
     that was not; a finished run returns at once.
 
     Args:
-        model: Network with fresh weights; `recipe.preset` is not looked at.
+        model: Network with fresh weights; `recipe.preset` says no more of it than how
+            small its images may be.
         source: Images and labels.
         recipe: Optimiser, schedule and augmentation; freezing, of a backbone only.
         settings: How the loop runs.

@@ -89,7 +89,8 @@ def _dense(layers: Any, x: jax.Array, *, train: bool) -> jax.Array:
 def vicreg(first: jax.Array, second: jax.Array, share: jax.Array) -> jax.Array:
     """Return the loss of two views (n d): sameness, spread and decorrelation.
 
-    Bardes et al. 2022, arXiv 2105.04906, equations 1 to 6.
+    Bardes et al. 2022, arXiv 2105.04906, section 4.1; sameness is a mean over columns
+    and spread one over the two views, as in the authors' program.
 
     Args:
         first: Projections of one view of each image.
@@ -132,10 +133,17 @@ def _unit(x: jax.Array) -> jax.Array:
     return x / jnp.sqrt(jnp.square(x).sum(-1, keepdims=True) + 1e-12)
 
 
-def found_again(first: jax.Array, second: jax.Array) -> jax.Array:
-    """Return whether (n,) the nearest second view of each image is its own."""
-    a, b = (_unit(z - z.mean(0)) for z in (first, second))
-    return (a @ b.T).argmax(-1) == jnp.arange(len(a))
+def found_again(first: jax.Array, second: jax.Array, share: jax.Array) -> jax.Array:
+    """Return whether (n,) the nearest second view of each image is its own.
+
+    Args:
+        first: Of one view of each image, (n d).
+        second: Of the other.
+        share: How much each image counts (n,); one of 0 is no rival.
+    """
+    a, b = (_unit(z - share @ z) for z in (first, second))
+    near = jnp.where(share > 0, a @ b.T, -jnp.inf)
+    return near.argmax(-1) == jnp.arange(len(a))
 
 
 def pair_step_of(
@@ -183,7 +191,7 @@ def pair_step_of(
             normal = normalise(pixels, mean, std)
             out, stats = run((params, state.stats), normal, key=key)
             first, second = jnp.split(out, 2)
-            hits = share @ found_again(first, second).astype(jnp.float32)
+            hits = share @ found_again(first, second, share).astype(jnp.float32)
             return part * loss_of(first, second, share), (part * hits, stats)
 
         (value, (top1, stats)), grads = jax.value_and_grad(loss, has_aux=True)(

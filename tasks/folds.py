@@ -9,8 +9,10 @@ from pydantic import Field
 
 from data_contracts.config import Settings
 from data_contracts.dataset import Array
+from data_contracts.errors import ContractError
 from data_contracts.references import DatasetRef
 from data_contracts.store import Dataset
+from tasks.lessons import count_taught, labels_to_learn
 from tasks.split import TRAIN, UNUSED, VAL
 from tasks.stage import Build, run_stage, stage_task
 
@@ -59,18 +61,19 @@ def fold_of(label: Array, group: Array, free: Array, *, of: int, seed: int) -> A
 def fold_uses(columns: dict[str, Array], settings: FoldSettings) -> Array:
     """Return the use of every row (n,) where one fold validates; test stays.
 
-    Stored views and images whose label was filled never validate; a view of an image
-    that does is left out.
+    Stored views and images whose label was filled or changed never validate: nothing
+    is judged by a machine's opinion. A view of an image that validates is left out.
 
     Args:
-        columns: use, group and target (or label); imputed and view, where there are.
+        columns: use, group, label and target; imputed and view, where there are.
         settings: Which fold.
     """
     use, group = columns["use"], columns["group"]
     learnt = (use == TRAIN) | (use == VAL)
     filled = columns.get("imputed", np.full(len(use), "", object)) != ""
     view = columns.get("view", np.zeros(len(use), np.int16)) > 0
-    free = learnt & ~filled & ~view & (columns["target"] >= 0)
+    own = (columns["target"] >= 0) & (columns["target"] == columns["label"])
+    free = learnt & ~filled & ~view & own
     fold = fold_of(columns["target"], group, free, of=settings.of, seed=settings.seed)
     judges = fold == settings.fold
     out = np.where(judges, VAL, np.where(learnt, TRAIN, use))
@@ -83,9 +86,8 @@ def write_fold(build: Build, settings: FoldSettings) -> None:
     parent = build.parent
     assert parent is not None
     names = [n for n in ("imputed", "view") if parent.has(n)]
-    columns = parent.columns("use", "group", *names)
-    target = "target" if parent.has("target") else "label"
-    columns["target"] = parent.column(target)
+    columns = parent.columns("use", "group", "label", *names)
+    columns["target"] = labels_to_learn(parent)
     build.writer.write(use=fold_uses(columns, settings))
 
 
@@ -97,8 +99,11 @@ def fold_datasets(source: DatasetRef, *, of: int, seed: int) -> list[DatasetRef]
         source: What to train on.
         of: Folds.
         seed: Of the folds.
+
+    Raises:
+        ContractError: A fold would leave a class without an image to learn from.
     """
-    return [
+    found = [
         run_stage(
             "fold",
             functools.partial(write_fold, settings=own),
@@ -109,8 +114,18 @@ def fold_datasets(source: DatasetRef, *, of: int, seed: int) -> list[DatasetRef]
         )
         for own in (FoldSettings(fold=fold, of=of, seed=seed) for fold in range(of))
     ]
+    every = set(_taught(source))
+    for fold, part in enumerate(map(_taught, found), 1):
+        if lost := sorted(every - set(part)):
+            names = Dataset(source).names("label_names")
+            raise ContractError(
+                f"Every network of combine=folds must learn every class; fold {fold} of"
+                f" {of} leaves no image of {names[lost[0]]!r}. Add images of it, take"
+                " fewer networks, or set combine=seeds."
+            )
+    return found
 
 
-def judged_by(source: DatasetRef) -> Array:
-    """Return the sorted rows that validate."""
-    return np.flatnonzero(Dataset(source).column("use") == VAL)
+def _taught(source: DatasetRef) -> list[int]:
+    """Return the label ids that a dataset teaches."""
+    return np.flatnonzero(count_taught(Dataset(source))).tolist()

@@ -7,10 +7,10 @@ import functools
 import logging
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from data_contracts.config import Settings, digest
 from data_contracts.dataset import Array
@@ -24,7 +24,7 @@ from tasks.impute import open_rows
 from tasks.inference import Predictor, devices
 from tasks.lessons import channel_statistics, count_taught
 from tasks.progress import Progress
-from tasks.split import TRAIN
+from tasks.split import TEST, TRAIN
 from tasks.stage import stage_task
 from tasks.step_settings import Feed, Optimizer, Precision
 from tasks.train import fits_memory
@@ -92,6 +92,16 @@ class PretrainSettings(Settings):
         description="Random views.",
     )
 
+    @model_validator(mode="after")
+    def _views_of_one_image(self) -> Self:
+        if self.augment.mixup or self.augment.cutmix:
+            raise ValueError(
+                "pretraining compares views of one image, and mixup and cutmix make one"
+                f" of two; came mixup={self.augment.mixup:g}"
+                f" cutmix={self.augment.cutmix:g}. Set both to 0"
+            )
+        return self
+
 
 class Pretrained(Reference):
     """A finished training on images alone."""
@@ -137,8 +147,10 @@ def pretrain_model(
 
 
 def can_be_judged(source: DatasetRef) -> bool:
-    """Whether a head can learn from the labels of `source`: there are two classes."""
-    return int((count_taught(Dataset(source)) > 0).sum()) >= 2
+    """Whether a head on the features can learn from labels, and be tested."""
+    dataset = Dataset(source)
+    tested = bool((dataset.column("use") == TEST).any())
+    return tested and int((count_taught(dataset) > 0).sum()) >= 2
 
 
 def rows_to_see(dataset: Dataset) -> Array:

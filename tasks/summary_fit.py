@@ -45,7 +45,7 @@ def fit_of(dataset: Dataset, trained: Trained, settings: TrainSettings) -> FitRe
     path = Path(trained.folder) / "fit.json"
     if path.exists():
         return FitReport.model_validate_json(path.read_text())
-    if settings.ensemble.combine == Combine.folds and settings.ensemble.stays:
+    if settings.ensemble.combine == Combine.folds:
         return FitReport(verdict=FitVerdict.unknown, sentences=[FOLDS])
     names = dataset.names("label_names")
     ids = [names.index(name) for name in trained.classes if name in names]

@@ -129,6 +129,8 @@ def _run_digest(
     begin: Any = run_of(start) if start else None
     if settings.init is not None:
         begin = content_of(settings.init, home=home)
+    elif start and role.of > 1:  # a champion of several hands one to each
+        begin = [begin, role.number]
     if role.teacher:
         begin = [begin, role.taught_by]
     return digest(source.digest, settings.identity(), VERSION, begin)[:12]

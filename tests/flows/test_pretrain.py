@@ -5,9 +5,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from data_contracts.store import Dataset
-from flows import workspace
+from flows import pretrain, workspace
 from flows.pretrain import PretrainConfig, Unjudged, run
 from models.recipe import NONE
 from tasks.augment_settings import AugmentSettings
@@ -76,3 +77,26 @@ def test_images_without_labels_give_a_run_to_start_from(photos, tmp_path):
         home=workspace.home(),
     )
     assert "28 of them without a label" in found.notes[1]
+
+
+def test_what_a_champion_was_tested_on_is_handed_on(photos, monkeypatch):
+    asked = {}
+
+    class Enough(Exception):
+        pass
+
+    def prepared(place, settings, **given):
+        asked.update(given)
+        raise Enough
+
+    monkeypatch.setattr(pretrain, "settled_for", lambda name, uri: f"{name}'s uses")
+    monkeypatch.setattr(pretrain, "prepare", prepared)
+    with pytest.raises(Enough):
+        run(config(photos, "base"))
+    assert asked["settled"] == "base's uses"
+    assert asked["without_labels"]
+
+
+def test_views_that_mix_images_are_refused():
+    with pytest.raises(ValidationError, match="Set both to 0"):
+        PretrainSettings(augment=AugmentSettings(mixup=0.1, cutmix=0))

@@ -51,8 +51,12 @@ def test_simsiam_moves_predictions_towards_projections_that_stand_still():
 
 
 def test_views_are_found_again_where_they_are_nearest():
-    assert np.all(found_again(FIRST, FIRST + 0.01))
-    assert not np.any(found_again(FIRST, np.roll(FIRST, 1, 0)))
+    assert np.all(found_again(FIRST, FIRST + 0.01, ALIKE))
+    assert not np.any(found_again(FIRST, np.roll(FIRST, 1, 0), ALIKE))
+    twins = [np.concatenate([z, z[:1]]) for z in (FIRST, FIRST + 0.01)]
+    share = np.pad(ALIKE, (0, 1))
+    twins[1][0] += 0.5  # its copy, which fills the batch up, is nearer
+    assert found_again(*twins, share)[0]
 
 
 def test_two_views_of_an_image_differ_and_come_in_order():

@@ -200,20 +200,21 @@ def test_folds_part_groups_and_spread_classes():
 
 
 def test_a_fold_leaves_test_out_and_never_judges_by_guesses_or_views():
-    use = np.array([0, 0, 0, 0, 1, 1, 2, 2, -1, 0, 0])
+    use = np.array([0, 0, 0, 0, 1, 1, 2, 2, -1, 0, 0, 0])
     columns = {
         "use": use,
-        "group": np.array([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0]),
-        "target": np.array([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
-        "imputed": np.array([""] * 9 + ["neighbours", ""], object),
-        "view": np.array([0] * 10 + [1]),
+        "group": np.array([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 10]),
+        "label": np.array([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]),  # the last is changed
+        "target": np.array([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
+        "imputed": np.array([""] * 9 + ["neighbours", "", ""], object),
+        "view": np.array([0] * 10 + [1, 0]),
     }
     found = [fold_uses(columns, FoldSettings(fold=i, of=3)) for i in range(3)]
     judged = np.array([uses == 1 for uses in found])
-    assert (judged.sum(0) == [1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0]).all()
+    assert (judged.sum(0) == [1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0]).all()
     for uses in found:
         assert (uses[6:9] == use[6:9]).all()
-        assert uses[9] == 0
+        assert uses[9] == uses[11] == 0
         assert uses[10] == (-1 if uses[0] == 1 else 0)  # a view of a judged image
 
 
