@@ -16,9 +16,11 @@ from tasks.wording import interval, number
 LEVEL = 0.95
 # Fewer validation images than this say nothing of a gap of ten points.
 LEAST_VAL = 50
-# A gap that matters, a training accuracy that leaves much unlearnt, and an interval
-# of the gap that decides nothing.
-GAP, LEARNT, WIDE = 0.10, 0.90, 0.20
+# A gap that matters, the largest that "about as well" may hide, and a training accuracy
+# that leaves much unlearnt.
+GAP, CLOSE, LEARNT = 0.10, 0.15, 0.90
+# A rise that is worth further epochs.
+RISE = 0.01
 # Share of the epochs over which validation still rises or does not.
 END = 1 / 3
 
@@ -70,8 +72,10 @@ def rise_of(history: Sequence[Mapping[str, Any]]) -> tuple[float, int, bool]:
     whether that is more than noise.
 
     The rise is the slope of a line times its length. Its variance has two parts: the
-    scatter around the line, and that of a paired change of so many images, at least
-    the rise itself over their number.
+    scatter around the line, larger where neighbouring epochs go together (a first-order
+    autoregression, whose coefficient is that of the residuals), and that of a paired
+    change of so many images, at least the rise itself over their number. It must go on
+    in the last epochs, too.
     """
     last = max(round(len(history) * END), 1)
     tail = [line for line in history[-last:] if line["val_top1"] is not None]
@@ -81,8 +85,17 @@ def rise_of(history: Sequence[Mapping[str, Any]]) -> tuple[float, int, bool]:
     fit = stats.linregress(np.arange(len(y)), y)
     length = len(y) - 1
     rise = float(fit.slope) * length
-    variance = (float(fit.stderr) * length) ** 2 + max(rise, 0) / tail[-1]["val_images"]
-    return rise, last, rise > 2 * float(np.sqrt(variance)) and rise > 0
+    left = y - fit.intercept - fit.slope * np.arange(len(y))
+    alike = float(left[1:] @ left[:-1]) / max(float(left @ left), 1e-12)
+    # Estimates from short series are too low (Kendall 1954).
+    alike = float(np.clip(alike + (1 + 4 * alike) / len(y), 0, 0.95))
+    scatter = float(fit.stderr) * length
+    variance = scatter**2 * (1 + alike) / (1 - alike)
+    variance += max(rise, 0) / tail[-1]["val_images"]
+    part = max(len(y) // 3, 1)
+    goes_on = y[-part:].mean() > y[-2 * part : -part].mean() + RISE / 4
+    sure = rise > 2 * float(np.sqrt(variance)) and rise >= RISE
+    return rise, last, bool(sure and goes_on)
 
 
 def judge_fit(
@@ -110,8 +123,14 @@ def judge_fit(
     gap = gap_of(train, val)
     rise, last, rising = rise_of(history)
     verdict = _verdict(train, gap, rising)
-    found = [
-        _sentence(verdict, gap, rise, last),
+    found = [_sentence(verdict, gap)]
+    if rising:
+        found.append(
+            f"Validation gained {number(rise, 'points')} over the last {last} epochs,"
+            " in part because the learning rate falls; more epochs (train.epochs) may"
+            " bring more."
+        )
+    found += [
         f"It recognises {_told(train)} of plain training images and {_told(val)} of the"
         f" validation images: a gap of {number(gap.value, 'points')}"
         f" {interval(gap.low, gap.high, 'points')}.",
@@ -124,26 +143,24 @@ def judge_fit(
 
 
 def _verdict(train: Estimate, gap: Estimate, rising: bool) -> FitVerdict:
+    if gap.value > GAP and gap.low > 0:
+        return FitVerdict.overfits
     if rising:
         return FitVerdict.rising
-    if gap.low < GAP < gap.high and gap.high - gap.low > WIDE:
-        return FitVerdict.unknown
-    if gap.value > GAP:
-        return FitVerdict.overfits
-    return FitVerdict.underfits if train.high < LEARNT else FitVerdict.fine
+    if train.high < LEARNT:
+        return FitVerdict.underfits
+    return FitVerdict.fine if gap.high < CLOSE else FitVerdict.unknown
 
 
-def _sentence(verdict: FitVerdict, gap: Estimate, rise: float, last: int) -> str:
+def _sentence(verdict: FitVerdict, gap: Estimate) -> str:
     if verdict == FitVerdict.rising:
-        return (
-            f"Still rising: validation gained {number(rise, 'points')} over the last"
-            f" {last} epochs. More epochs (train.epochs) may bring more."
-        )
+        return "It is still rising."
     if verdict == FitVerdict.overfits:
         return (
-            "It overfits: it knows its training images much better than others. More"
-            " images, stronger views (train.augment), more weight decay or a smaller"
-            " network narrow such a gap."
+            "It overfits: it knows its training images better than others, by about"
+            f" {number(gap.value, 'points')}. More images, stronger views"
+            " (train.augment), more weight decay or a smaller network narrow such a"
+            " gap."
         )
     if verdict == FitVerdict.underfits:
         return (
@@ -160,12 +177,13 @@ def _sentence(verdict: FitVerdict, gap: Estimate, rise: float, last: int) -> str
 
 def more_words(more: Estimate) -> str:
     """Say what twice as many images would bring, and how far that is to be trusted."""
+    nothing = " It may bring nothing." if more.low < 5e-4 else ""
     return (
         "Would more images help? Heads on this network's features, fitted on parts of"
         " the training images, say that twice as many would bring about"
         f" {number(more.value, 'points', signed=True)}"
-        f" {interval(more.low, more.high, 'points')} to a head. The features have seen"
-        " all of these images, so the network itself may gain more."
+        f" {interval(more.low, more.high, 'points')} to a head.{nothing} The features"
+        " have seen all of these images, so the network itself may gain more."
     )
 
 
