@@ -6,7 +6,13 @@ import os
 from typing import Any, ClassVar
 
 from prefect import flow
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from data_contracts.config import Settings
 from data_contracts.errors import UsageError
@@ -41,6 +47,28 @@ CHAMPIONS_OWN = (
 ).split()
 
 
+# Of settings that were made whole, with the champion's, rather than sent by a form.
+WHOLE = "whole"
+
+
+def only_given(settings: type[Settings], sent: Any) -> Any:
+    """Return what was sent, less defaults where all settings were, as a form does.
+
+    A setting that a person left alone is the champion's.
+    """
+    if not isinstance(sent, dict) or sent.keys() < settings.model_fields.keys():
+        return sent
+    usual = settings().model_dump(mode="json")
+    found = {}
+    for name, value in sent.items():
+        kind = getattr(settings.model_fields.get(name), "annotation", None)
+        if isinstance(kind, type) and issubclass(kind, Settings):
+            value = only_given(kind, value)
+        if name not in usual or value not in (usual[name], {}):
+            found[name] = value
+    return found
+
+
 class UpdateTrainSettings(TrainSettings):
     """Settings of the stage `train` where it starts from a champion."""
 
@@ -58,10 +86,10 @@ class UpdateTrainSettings(TrainSettings):
 
     @model_validator(mode="before")
     @classmethod
-    def _of_training(cls, given: Any) -> Any:
-        if type(given) is not TrainSettings:
-            return given
-        return given.model_dump() | {"learning_rate": given.rate}
+    def _of_training(cls, given: Any, info: ValidationInfo) -> Any:
+        if type(given) is TrainSettings:
+            return given.model_dump() | {"learning_rate": given.rate}
+        return given if info.context == WHOLE else only_given(cls, given)
 
     @field_validator("init")
     @classmethod
@@ -232,7 +260,9 @@ def _like_champion(
         same["freeze"] = "backbone"  # its features stay what they are
     try:
         same["network"] = like_champion(train.network, kept.get("network") or {})
-        return UpdateTrainSettings.model_validate(train.model_dump() | same)
+        return UpdateTrainSettings.model_validate(
+            train.model_dump() | same, context=WHOLE
+        )
     except ValidationError as error:
         said = error.errors()[0]["msg"].removeprefix("Value error, ")
     except ValueError as error:

@@ -290,7 +290,13 @@ class TrainSettings(Settings):
                 f" probe={self.probe} cannot fit. Set another balance, or probe=none"
             )
         alone = self.probe == Probe.only
-        given = sorted(BY_EPOCHS & self.model_fields_set)
+        # A form sends every setting, so what differs from its default was given.
+        usual = type(self).model_fields
+        given = sorted(
+            name
+            for name in BY_EPOCHS & self.model_fields_set
+            if getattr(self, name) != usual[name].default
+        )
         if alone and (self.freeze not in (None, "backbone") or given):
             said = ", ".join(given) or f"freeze={self.freeze}"
             raise ValueError(

@@ -46,6 +46,13 @@ def test_its_parameters_are_accepted(deployment):
     filled |= deployment.get("parameters", {})
     flow.validate_parameters(filled)
     jsonschema.validate(filled, schema_of(flow))
+    usual = {name: p.default for name, p in names.items() if name not in filled}
+    sent = {  # as a form does: every setting
+        name: value.model_dump(mode="json") if isinstance(value, Settings) else value
+        for name, value in usual.items()
+        if value is not inspect.Parameter.empty
+    }
+    flow.validate_parameters(filled | sent)
 
 
 @each_deployment

