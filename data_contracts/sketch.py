@@ -148,7 +148,7 @@ def _add_figures(a: Figures, b: Figures) -> Figures:
         return full.model_copy(update={"missing": a.missing + b.missing})
     count = a.count + b.count
     # Chan, Golub and LeVeque 1983: no squares of large sums, so nothing cancels.
-    apart = (a.mean - b.mean) ** 2 * a.count * b.count / count
+    apart = (a.mean - b.mean) ** 2 * (a.count * b.count / count)
     return Figures(
         count=count,
         missing=a.missing + b.missing,

@@ -8,7 +8,7 @@ import numpy as np
 from data_contracts.store import Dataset
 from flows.result import Clock
 from flows.stages import StageSettings, last, prepare
-from flows.train import _settled
+from flows.train import settled_for
 from flows.train import run as run_train
 from tasks.decode import DecodeSettings
 from tasks.embed import EmbedSettings
@@ -80,7 +80,7 @@ def test_a_run_learns_from_filled_labels(pictures, tmp_path):
         StageSettings(source=source, decode=DecodeSettings(image_size=32)),
         uri=result.dataset.uri,
         clock=Clock(),
-        settled=_settled(result.model.name, result.dataset.uri),
+        settled=settled_for(result.model.name, result.dataset.uri),
     )
     later = Dataset(last(datasets))
     given = (later.column("label")[: dataset.n] >= 0) & filled & later.column("keep")
