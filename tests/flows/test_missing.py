@@ -8,8 +8,8 @@ import numpy as np
 from data_contracts.store import Dataset
 from flows.result import Clock
 from flows.stages import StageSettings, last, prepare
-from flows.train import settled_for
 from flows.train import run as run_train
+from flows.train import settled_for
 from tasks.decode import DecodeSettings
 from tasks.embed import EmbedSettings
 from tasks.gate import GateSettings
