@@ -225,7 +225,6 @@ def _like_champion(
     same["ensemble"] = going_on(
         train.ensemble,
         kept.get("ensemble", {}),
-        given="combine" in train.ensemble.model_fields_set,
         champion=champion,
     ).model_dump()
     if kept.get("probe") == "only" and train.freeze is None:

@@ -134,14 +134,13 @@ def check_ensemble(settings: Any) -> None:
 
 
 def going_on(
-    asked: EnsembleSettings, kept: dict[str, Any], *, given: bool, champion: str
+    asked: EnsembleSettings, kept: dict[str, Any], *, champion: str
 ) -> EnsembleSettings:
     """Return the settings of an update: a champion of several networks stays several.
 
     Args:
-        asked: Settings of the update.
+        asked: Settings of the update; those not given are such a champion's.
         kept: Settings of the champion's ensemble; empty for an older version's.
-        given: Whether `asked` was, rather than a default.
         champion: What to call it.
 
     Raises:
@@ -162,12 +161,12 @@ def going_on(
             f"{champion} is {before.networks} networks of combine=folds, and new images"
             f" change who may be judged on what. Train anew, or {way}"
         )
-    if not given:
-        return before
-    if (asked.combine, asked.networks) != (before.combine, before.networks):
+    given = asked.model_dump(exclude_unset=True)
+    fixed = {"combine": before.combine, "networks": before.networks, "teacher": None}
+    came = [f"{k}={given[k]}" for k in fixed if k in given and given[k] != fixed[k]]
+    if came:
         raise UsageError(
             f"{champion} is {before.networks} networks of combine={before.combine},"
-            f" each of which learns on; came combine={asked.combine}"
-            f" networks={asked.networks}. Leave them out, or {way}"
+            f" each of which learns on; came {' '.join(came)}. Leave that out, or {way}"
         )
-    return asked
+    return EnsembleSettings.model_validate(before.model_dump() | given)

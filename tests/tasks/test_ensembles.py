@@ -314,13 +314,24 @@ def test_an_ensemble_at_its_default_renames_no_run():
 
 def test_an_update_goes_on_with_every_network_or_says_why_not():
     asked, seeds = EnsembleSettings(), {"combine": "seeds", "networks": 3}
-    how = {"given": False, "champion": "shop@2"}
+    how = {"champion": "shop@2"}
     assert going_on(asked, {}, **how) == asked
     assert going_on(asked, {"combine": "soup"}, **how) == asked
     assert going_on(asked, seeds | {"distil": True}, **how) == asked
     assert going_on(asked, seeds, **how).networks == 3
-    with pytest.raises(UsageError, match="teacher=shop@2"):
-        going_on(asked, seeds, given=True, champion="shop@2")
+    assert going_on(EnsembleSettings(networks=3), seeds, **how).combine == "seeds"
+    taught = EnsembleSettings(combine="seeds", distil=True, distil_weight=0.5)
+    on = going_on(taught, seeds, **how)
+    assert (on.networks, on.distil, on.distil_weight) == (3, True, 0.5)
+    for given, came in (
+        ({"combine": "none"}, "combine=none"),
+        ({"networks": 6}, "networks=6"),
+        ({"teacher": "x@1"}, "teacher=x@1"),
+        ({"combine": "seeds", "networks": 4}, "networks=4"),
+    ):
+        said = f"learns on; came {came}. Leave that out, or train one network from it"
+        with pytest.raises(UsageError, match=said):
+            going_on(EnsembleSettings(**given), seeds, **how)
     with pytest.raises(UsageError, match="Train anew, or train one network"):
         going_on(asked, {"combine": "folds"}, **how)
     with pytest.raises(UsageError, match="has seen all but the test split"):
