@@ -125,6 +125,25 @@ def check_ensemble(settings: Any) -> None:
             f" epochs={settings.epochs} networks={own.networks}. Raise epochs, or lower"
             " networks"
         )
+    if settings.progressive < 1:
+        raise ValueError(
+            "combine=snapshots keeps networks from all along a training, which answer"
+            " for the whole side, and early ones would have seen smaller views alone;"
+            f" came progressive={settings.progressive:g}. Leave progressive out, or set"
+            " combine=seeds"
+        )
+    if settings.unfreeze:
+        raise ValueError(
+            "combine=snapshots keeps networks from all along a training, and in early"
+            " ones most parts would not have learnt; came"
+            f" unfreeze={settings.unfreeze:g}. Leave unfreeze out, or set combine=seeds"
+        )
+    if settings.balance == "ldam_deferred":
+        raise ValueError(
+            "combine=snapshots keeps networks from all along a training, and"
+            " balance=ldam_deferred weighs classes towards its end alone. Set"
+            " balance=ldam, or combine=seeds"
+        )
     if not own.distil and (settings.head != "trained" or settings.thresholds):
         raise ValueError(
             "combine=snapshots keeps networks of one training, whose heads are not"

@@ -296,6 +296,12 @@ def test_what_an_ensemble_cannot_be_is_refused(given, said):
         ({"combine": "snapshots", "schedule": "constant"}, "a rate that falls"),
         ({"combine": "snapshots", "epochs": 1}, "came epochs=1 networks=2"),
         ({"combine": "snapshots", "thresholds": True}, "Leave head and thresholds"),
+        ({"combine": "snapshots", "progressive": 0.5}, "came progressive=0.5. Leave"),
+        (
+            {"combine": "snapshots", "unfreeze": 0.3, "init": "a@1"},
+            "came unfreeze=0.3. Leave",
+        ),
+        ({"combine": "snapshots", "balance": "ldam_deferred"}, "Set balance=ldam, or"),
     ],
 )
 def test_what_does_not_go_with_it_is_refused(given, said):
