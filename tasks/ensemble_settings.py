@@ -87,6 +87,19 @@ class EnsembleSettings(Settings):
         """Whether the result is several networks."""
         return self.combine in STACKED and not self.distil
 
+    @property
+    def cycles(self) -> int:
+        """How often the schedule starts anew."""
+        return self.networks if self.combine == Combine.snapshots else 1
+
+    def in_force(self) -> Self:
+        """Return these settings without figures of what they do not ask for."""
+        idle = [] if self.distils else ["distil_weight", "distil_temperature"]
+        if self.combine == Combine.none:
+            idle.append("networks")
+        usual = EnsembleSettings()
+        return self.model_copy(update={name: getattr(usual, name) for name in idle})
+
     def taught(self) -> Distil:
         """Return what a teacher's answers count."""
         if not self.distils:

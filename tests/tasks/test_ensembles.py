@@ -318,6 +318,24 @@ def test_an_ensemble_at_its_default_renames_no_run():
     )
 
 
+@pytest.mark.parametrize(
+    ("combine", "idle"),
+    [
+        ("none", {"networks": 7, "distil_weight": 0.5, "distil_temperature": 3}),
+        ("seeds", {"distil_weight": 0.5}),
+        ("snapshots", {"patience": 3}),
+    ],
+)
+def test_what_does_nothing_renames_no_run(combine, idle):
+    assert settings(combine, **idle).identity() == settings(combine).identity()
+
+
+def test_what_a_teacher_counts_names_the_run():
+    usual = settings(teacher="shop@1").identity()
+    assert settings(teacher="shop@1", distil_weight=0.5).identity() != usual
+    assert settings("seeds", networks=3).identity() != settings("seeds").identity()
+
+
 def test_an_update_goes_on_with_every_network_or_says_why_not():
     asked, seeds = EnsembleSettings(), {"combine": "seeds", "networks": 3}
     how = {"champion": "shop@2"}
