@@ -201,7 +201,6 @@ def fit(
         settings=settings,
         mesh=mesh,
         growing=growing,
-        step_at=growing.at,
         learning_rate=learning_rate,
         report=on_progress or (lambda done, total, rate, note: None),
         keep=frozenset(keep),
@@ -251,10 +250,7 @@ def _train(
         first=begun.step,
     )
     profile = StepProfile(run, run.folder / "profile")
-    watched, run = (
-        profile.batches(batches),
-        dataclasses.replace(run, step_at=profile.at),
-    )
+    watched = profile.batches(batches)
     with contextlib.closing(batches), contextlib.closing(profile):
         validate = _validator(run, predict)
         while not run.stop_reason(history):
@@ -264,6 +260,7 @@ def _train(
                 watched,
                 len(history) + 1,
                 validate,
+                step=profile.at(len(history)),
                 begun=begun,
                 keep=functools.partial(_keep, run, history),
             )
