@@ -28,7 +28,7 @@ from flows.stages import (
     learn,
     prepare,
 )
-from flows.train import commands
+from flows.train import commands, size_problem
 from tasks.ensemble import pupil_of
 from tasks.ensemble_settings import going_on
 from tasks.label_review import read_reviews, reviews_of
@@ -39,6 +39,7 @@ from tasks.register import (
     find_champion,
     settled_uses,
 )
+from tasks.step_settings import growth_problem
 
 # Settings of training that an update takes over unless it gives its own.
 CHAMPIONS_OWN = (
@@ -210,7 +211,11 @@ def run_stages(config: UpdateConfig) -> RunResult | NothingNew:
 
 
 def _settings(config: UpdateConfig, champion: ModelRef) -> StageSettings:
-    """Return the champion's settings with the update's own."""
+    """Return the champion's settings with the update's own.
+
+    Raises:
+        UsageError: They do not go together.
+    """
     kept = champion_config(champion)
     known = StageSettings.model_fields.keys() & kept.keys() - {"train"}
     same = {key: kept[key] for key in known}
@@ -229,6 +234,9 @@ def _settings(config: UpdateConfig, champion: ModelRef) -> StageSettings:
             f" this version of Sightline does not read ({where}: {first['msg']}). Train"
             f" it anew: sightline train data=FOLDER name={config.name}"
         ) from error
+    size = settings.decode.image_size
+    if said := size_problem(train, size) or growth_problem(train, size):
+        raise UsageError(f"An update keeps the champion's image_size={size}: {said}.")
     # The champion's own reviews go on to hold by its snapshot.
     audit = settings.audit.model_copy(update={"review": config.review})
     return settings.model_copy(
@@ -253,7 +261,6 @@ def _like_champion(
     same["ensemble"] = going_on(
         train.ensemble,
         kept.get("ensemble", {}),
-        given="combine" in train.ensemble.model_fields_set,
         champion=champion,
     ).model_dump()
     if kept.get("probe") == "only" and train.freeze is None:

@@ -88,7 +88,6 @@ class Run:
     settings: FitSettings
     mesh: Mesh | None
     growing: Growing
-    step_at: Callable[[int], Step]
     learning_rate: Callable[[Any], Any]
     report: OnProgress
     keep: frozenset[int] = frozenset()
@@ -172,6 +171,7 @@ def train_epoch(
     epoch: int,
     validate: Validate,
     *,
+    step: Step,
     begun: Within = Within(),
     keep: Keep = lambda state, within: None,
 ) -> tuple[TrainState, Record]:
@@ -183,6 +183,7 @@ def train_epoch(
         batches: From the step after those.
         epoch: From 1.
         validate: Judges a state.
+        step: Of this epoch.
         begun: What was done of the epoch before.
         keep: Called on the way when a checkpoint is due.
     """
@@ -192,7 +193,6 @@ def train_epoch(
     saved = time.perf_counter()
     start, told, waited = saved - begun.seconds, 0.0, begun.waited
     metrics: list[dict[str, Any]] = list(begun.metrics)
-    step = run.step_at(epoch - 1)
     for k in range(begun.step, steps):
         asked = time.perf_counter()
         batch = next(batches)

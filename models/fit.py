@@ -202,7 +202,6 @@ def fit(
         settings=settings,
         mesh=mesh,
         growing=growing,
-        step_at=growing.at,
         learning_rate=learning_rate,
         report=on_progress or (lambda done, total, rate, note: None),
         keep=frozenset(keep),
@@ -252,10 +251,7 @@ def _train(
         first=begun.step,
     )
     profile = StepProfile(run, run.folder / "profile")
-    watched, run = (
-        profile.batches(batches),
-        dataclasses.replace(run, step_at=profile.at),
-    )
+    watched = profile.batches(batches)
     with contextlib.closing(batches), contextlib.closing(profile):
         validate = _validator(run, predict)
         while not run.stop_reason(history):
@@ -265,6 +261,7 @@ def _train(
                 watched,
                 len(history) + 1,
                 validate,
+                step=profile.at(len(history)),
                 begun=begun,
                 keep=functools.partial(_keep, run, history),
             )
@@ -351,13 +348,8 @@ def _result(
             notes.append(f"weights of the last epoch, not of the best: {error}")
             best = len(history)
     params, stats = jax.device_get(eval_params(state))
-    kept = {
-        epoch: jax.device_get(
-            eval_params(restore_epoch(run.folder, state, epoch=epoch).state)
-        )
-        for epoch in sorted(run.keep)
-        if epoch <= len(history)
-    }
+    kept, damaged = _kept(run, state, epochs=len(history))
+    notes += damaged
     return FitResult(
         params=params,
         stats=stats,
@@ -371,6 +363,24 @@ def _result(
         aum=area_under_margin(jax.device_get(state.memory["margin"])),
         kept=kept,
     )
+
+
+def _kept(
+    run: Run, state: Any, *, epochs: int
+) -> tuple[dict[int, tuple[Any, Any]], list[str]]:
+    """Return the weights of kept epochs, and what is said of damaged ones."""
+    kept, damaged = {}, []
+    for epoch in sorted(each for each in run.keep if each <= epochs):
+        try:
+            found = restore_epoch(run.folder, state, epoch=epoch).state
+        except SchemaError as error:
+            damaged.append(f"epoch {epoch} is left out: {error}")
+        else:
+            kept[epoch] = jax.device_get(eval_params(found))
+    if damaged:
+        left = ", ".join(map(str, kept)) or "none"
+        damaged.append(f"epochs that are left to put together: {left}")
+    return kept, damaged
 
 
 def write_history(run_dir: Path, history: Sequence[Record]) -> None:

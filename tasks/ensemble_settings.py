@@ -87,6 +87,19 @@ class EnsembleSettings(Settings):
         """Whether the result is several networks."""
         return self.combine in STACKED and not self.distil
 
+    @property
+    def cycles(self) -> int:
+        """How often the schedule starts anew."""
+        return self.networks if self.combine == Combine.snapshots else 1
+
+    def in_force(self) -> Self:
+        """Return these settings without figures of what they do not ask for."""
+        idle = [] if self.distils else ["distil_weight", "distil_temperature"]
+        if self.combine == Combine.none:
+            idle.append("networks")
+        usual = EnsembleSettings()
+        return self.model_copy(update={name: getattr(usual, name) for name in idle})
+
     def taught(self) -> Distil:
         """Return what a teacher's answers count."""
         if not self.distils:
@@ -125,6 +138,25 @@ def check_ensemble(settings: Any) -> None:
             f" epochs={settings.epochs} networks={own.networks}. Raise epochs, or lower"
             " networks"
         )
+    if settings.progressive < 1:
+        raise ValueError(
+            "combine=snapshots keeps networks from all along a training, which answer"
+            " for the whole side, and early ones would have seen smaller views alone;"
+            f" came progressive={settings.progressive:g}. Leave progressive out, or set"
+            " combine=seeds"
+        )
+    if settings.unfreeze:
+        raise ValueError(
+            "combine=snapshots keeps networks from all along a training, and in early"
+            " ones most parts would not have learnt; came"
+            f" unfreeze={settings.unfreeze:g}. Leave unfreeze out, or set combine=seeds"
+        )
+    if settings.balance == "ldam_deferred":
+        raise ValueError(
+            "combine=snapshots keeps networks from all along a training, and"
+            " balance=ldam_deferred weighs classes towards its end alone. Set"
+            " balance=ldam, or combine=seeds"
+        )
     if not own.distil and (settings.head != "trained" or settings.thresholds):
         raise ValueError(
             "combine=snapshots keeps networks of one training, whose heads are not"
@@ -134,14 +166,13 @@ def check_ensemble(settings: Any) -> None:
 
 
 def going_on(
-    asked: EnsembleSettings, kept: dict[str, Any], *, given: bool, champion: str
+    asked: EnsembleSettings, kept: dict[str, Any], *, champion: str
 ) -> EnsembleSettings:
     """Return the settings of an update: a champion of several networks stays several.
 
     Args:
-        asked: Settings of the update.
+        asked: Settings of the update; those not given are such a champion's.
         kept: Settings of the champion's ensemble; empty for an older version's.
-        given: Whether `asked` was, rather than a default.
         champion: What to call it.
 
     Raises:
@@ -162,12 +193,12 @@ def going_on(
             f"{champion} is {before.networks} networks of combine=folds, and new images"
             f" change who may be judged on what. Train anew, or {way}"
         )
-    if not given:
-        return before
-    if (asked.combine, asked.networks) != (before.combine, before.networks):
+    given = asked.model_dump(exclude_unset=True)
+    fixed = {"combine": before.combine, "networks": before.networks, "teacher": None}
+    came = [f"{k}={given[k]}" for k in fixed if k in given and given[k] != fixed[k]]
+    if came:
         raise UsageError(
             f"{champion} is {before.networks} networks of combine={before.combine},"
-            f" each of which learns on; came combine={asked.combine}"
-            f" networks={asked.networks}. Leave them out, or {way}"
+            f" each of which learns on; came {' '.join(came)}. Leave that out, or {way}"
         )
-    return asked
+    return EnsembleSettings.model_validate(before.model_dump() | given)

@@ -90,11 +90,29 @@ def check_steps(settings: Any) -> None:
                 "schedule=schedule_free evaluates at its own average of the weights, so"
                 " that ema would be a second one. Leave ema out"
             )
+    _check_skips(settings)
     size = settings.batch_size
     if size is not None and size < 2 * settings.accumulate:
         raise ValueError(
             f"accumulate={settings.accumulate} takes a batch in parts of two images or"
             f" more; came batch_size={size}. Lower accumulate, or raise batch_size"
+        )
+
+
+def _check_skips(settings: Any) -> None:
+    """Raise ValueError where nothing is trained that could be skipped."""
+    network, alone = settings.network, settings.probe == Probe.only
+    if network.drop_path and (alone or settings.freeze == "backbone"):
+        still = "probe=only" if alone else "freeze=backbone"
+        raise ValueError(
+            f"{still} leaves every block as it is, and none is skipped; came"
+            f" network.drop_path={network.drop_path:g}. Set network.drop_path=0"
+        )
+    if network.dropout and alone:
+        raise ValueError(
+            "probe=only fits the head to whole embeddings; came"
+            f" network.dropout={network.dropout:g}. Set network.dropout=0, or"
+            " probe=first"
         )
 
 

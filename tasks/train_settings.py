@@ -22,7 +22,7 @@ from models.recipe import (
     Distil,
 )
 from tasks.augment_settings import AugmentSettings
-from tasks.ensemble_settings import Combine, EnsembleSettings, check_ensemble
+from tasks.ensemble_settings import EnsembleSettings, check_ensemble
 from tasks.loss_settings import (
     BalanceDetails,
     BalanceKind,
@@ -235,7 +235,6 @@ class TrainSettings(Settings):
         description=f"Random views; none: gentle ones under {SHORT_RUN} epochs, else"
         " strong ones.",
     )
-
     ensemble: EnsembleSettings = Field(
         EnsembleSettings(), description="Several networks, or one that they teach."
     )
@@ -350,7 +349,10 @@ class TrainSettings(Settings):
             "network": self.network.without_views(),
             "learning_rate": self.rate,
             "weight_decay": self.decay,
+            "ensemble": self.ensemble.in_force(),
         }
+        if self.cycles > 1:  # they never stop early
+            neutral["patience"] = type(self).model_fields["patience"].default
         if self.progressive == 1:
             neutral["progressive_stages"] = RECIPE.progressive_stages
         if self.balance == BalanceKind.none:
@@ -364,9 +366,7 @@ class TrainSettings(Settings):
 
         A run that an earlier version made is so found again.
         """
-        plain = self.of_the_network().model_dump(mode="json")
-        for name in ASIDE:
-            del plain[name]
+        plain = self.of_the_network().model_dump(mode="json", exclude=set(ASIDE))
         usual = type(self)().model_dump(mode="json")
         later = {"init", "probe", "ensemble", *LATER}
         return {k: v for k, v in plain.items() if k not in later or v != usual[k]}
@@ -388,8 +388,7 @@ class TrainSettings(Settings):
     @property
     def cycles(self) -> int:
         """How often the schedule starts anew."""
-        own = self.ensemble
-        return own.networks if own.combine == Combine.snapshots else 1
+        return self.ensemble.cycles
 
     @property
     def distil(self) -> Distil:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 
 import jax
 import numpy as np
@@ -97,6 +98,18 @@ def test_snapshots_go_on_after_a_cut_to_the_same_bits(tmp_path):
         np.testing.assert_array_equal(
             kept[0]["head"]["kernel"], then.kept[epoch][0]["head"]["kernel"]
         )
+
+
+def test_a_kept_epoch_that_cannot_be_read_is_left_out_and_it_is_said(tmp_path):
+    run(tmp_path, keep=[2, 3, 4])
+    damaged = tmp_path / "checkpoints" / "2"
+    assert damaged.is_dir()
+    shutil.rmtree(damaged / "arrays")
+    again = run(tmp_path, keep=[2, 3, 4])
+    assert sorted(again.kept) == [3, 4]
+    said = " ".join(again.notes)
+    assert "epoch 2 is left out" in said
+    assert "left to put together: 3, 4" in said
 
 
 @pytest.fixture(scope="module")

@@ -297,6 +297,12 @@ def test_what_an_ensemble_cannot_be_is_refused(given, said):
         ({"combine": "snapshots", "schedule": "constant"}, "a rate that falls"),
         ({"combine": "snapshots", "epochs": 1}, "came epochs=1 networks=2"),
         ({"combine": "snapshots", "thresholds": True}, "Leave head and thresholds"),
+        ({"combine": "snapshots", "progressive": 0.5}, "came progressive=0.5. Leave"),
+        (
+            {"combine": "snapshots", "unfreeze": 0.3, "init": "a@1"},
+            "came unfreeze=0.3. Leave",
+        ),
+        ({"combine": "snapshots", "balance": "ldam_deferred"}, "Set balance=ldam, or"),
     ],
 )
 def test_what_does_not_go_with_it_is_refused(given, said):
@@ -313,15 +319,44 @@ def test_an_ensemble_at_its_default_renames_no_run():
     )
 
 
+@pytest.mark.parametrize(
+    ("combine", "idle"),
+    [
+        ("none", {"networks": 7, "distil_weight": 0.5, "distil_temperature": 3}),
+        ("seeds", {"distil_weight": 0.5}),
+        ("snapshots", {"patience": 3}),
+    ],
+)
+def test_what_does_nothing_renames_no_run(combine, idle):
+    assert settings(combine, **idle).identity() == settings(combine).identity()
+
+
+def test_what_a_teacher_counts_names_the_run():
+    usual = settings(teacher="shop@1").identity()
+    assert settings(teacher="shop@1", distil_weight=0.5).identity() != usual
+    assert settings("seeds", networks=3).identity() != settings("seeds").identity()
+
+
 def test_an_update_goes_on_with_every_network_or_says_why_not():
     asked, seeds = EnsembleSettings(), {"combine": "seeds", "networks": 3}
-    how = {"given": False, "champion": "shop@2"}
+    how = {"champion": "shop@2"}
     assert going_on(asked, {}, **how) == asked
     assert going_on(asked, {"combine": "soup"}, **how) == asked
     assert going_on(asked, seeds | {"distil": True}, **how) == asked
     assert going_on(asked, seeds, **how).networks == 3
-    with pytest.raises(UsageError, match="teacher=shop@2"):
-        going_on(asked, seeds, given=True, champion="shop@2")
+    assert going_on(EnsembleSettings(networks=3), seeds, **how).combine == "seeds"
+    taught = EnsembleSettings(combine="seeds", distil=True, distil_weight=0.5)
+    on = going_on(taught, seeds, **how)
+    assert (on.networks, on.distil, on.distil_weight) == (3, True, 0.5)
+    for given, came in (
+        ({"combine": "none"}, "combine=none"),
+        ({"networks": 6}, "networks=6"),
+        ({"teacher": "x@1"}, "teacher=x@1"),
+        ({"combine": "seeds", "networks": 4}, "networks=4"),
+    ):
+        said = f"learns on; came {came}. Leave that out, or train one network from it"
+        with pytest.raises(UsageError, match=said):
+            going_on(EnsembleSettings(**given), seeds, **how)
     with pytest.raises(UsageError, match="Train anew, or train one network"):
         going_on(asked, {"combine": "folds"}, **how)
     with pytest.raises(UsageError, match="has seen all but the test split"):

@@ -73,6 +73,44 @@ def test_what_does_not_go_together_is_refused(given, said):
         TrainSettings(**given)
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (
+            {"freeze": "backbone", "network": {"drop_path": 0.1}},
+            "freeze=backbone leaves every block as it is.*Set network.drop_path=0",
+        ),
+        (
+            {"probe": "only", "network": {"drop_path": 0.1}},
+            "probe=only leaves every block as it is",
+        ),
+        (
+            {"probe": "only", "network": {"dropout": 0.2}},
+            "whole embeddings; came network.dropout=0.2",
+        ),
+    ],
+)
+def test_skipping_where_nothing_is_trained_is_refused(given, said):
+    with pytest.raises(ValidationError, match=said):
+        TrainSettings(init="a@1", **given)
+
+
+def test_dropout_goes_with_a_head_that_is_trained():
+    network = {"dropout": 0.2}
+    assert TrainSettings(init="a@1", freeze="backbone", network=network)
+    partly = {"freeze": "1", "network": {"drop_path": 0.1}}
+    assert TrainSettings(init="a@1", **partly)
+
+
+def test_an_update_of_a_frozen_backbone_may_set_drop_path_aside():
+    champion = TrainSettings(network={"drop_path": 0.1}).model_dump(mode="json")
+    frozen = {"freeze": "backbone"}
+    with pytest.raises(UsageError, match=r"Set network\.drop_path=0"):
+        _like_champion(UpdateTrainSettings(**frozen), champion)
+    asked = UpdateTrainSettings(network={"drop_path": 0}, **frozen)
+    assert _like_champion(asked, champion).network.drop_path == 0
+
+
 def test_what_brings_no_layers_goes_with_the_weights_of_others():
     network = {"drop_path": 0.1, "dropout": 0.2, "test_flip": True}
     assert TrainSettings(preset="resnet50_tv", init="a.pth", network=network)

@@ -1,14 +1,16 @@
 """Which training settings go together, and what a run's name hangs on."""
 
 import dataclasses
+import json
 
 import pytest
 from pydantic import ValidationError
 
 from data_contracts.errors import UsageError
+from data_contracts.references import ModelRef
 from flows.arguments import parse
 from flows.train import TrainConfig
-from flows.update import UpdateTrainSettings, _like_champion
+from flows.update import UpdateConfig, UpdateTrainSettings, _like_champion, _settings
 from models.optim import OPTIMIZERS
 from models.recipe import LATER, RATES, Recipe
 from models.schedules import SCHEDULES
@@ -125,6 +127,26 @@ def test_views_that_cannot_grow_are_refused():
             parse(TrainConfig, asked, environ={}, verb="train")
     asked = [*words[:3], "image_size=64", "train.progressive=.5"]
     assert parse(TrainConfig, asked, environ={}, verb="train").train.progressive == 0.5
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"progressive": 0.5}, "image_size=40: progressive=0.5 has no smaller side"),
+        ({"network": {"test_scales": [0.5, 1]}}, "test_scales shows 0.5 of 40 px"),
+    ],
+)
+def test_an_update_that_its_champion_s_images_are_too_small_for_is_refused(
+    given, said, tmp_path
+):
+    train = TrainSettings(preset="convnext_atto").model_dump(mode="json")
+    config = {"train": train, "decode": {"image_size": 40}}
+    (tmp_path / "manifest.json").write_text(json.dumps({"config": config}))
+    champion = ModelRef(name="shop", version=1, uri=str(tmp_path))
+    where = {"name": "shop", "data": "x"}
+    assert _settings(UpdateConfig(**where), champion).train.preset == "convnext_atto"
+    with pytest.raises(UsageError, match=said):
+        _settings(UpdateConfig(**where, train=UpdateTrainSettings(**given)), champion)
 
 
 def test_stages_of_views_that_do_not_grow_name_no_run():
