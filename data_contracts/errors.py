@@ -7,6 +7,7 @@
     ├── ContractError    exit 3: the data broke a critical rule
     ├── GateError        exit 4: a model may not be promoted
     └── WorkspaceError   exit 1: the machine said no (disk full, no permission)
+        └── MemoryShort      a step or a batch does not fit the device
 
 Messages say the rule, what came, where, and what to do.
 """
@@ -48,3 +49,7 @@ class GateError(SightlineError):
 
 class WorkspaceError(SightlineError):
     """The machine refused: disk full, no permission, a lock held by another run."""
+
+
+class MemoryShort(WorkspaceError):
+    """What was asked does not fit the memory of the device; less of it may."""

@@ -38,6 +38,7 @@ def parse(
     problems += _unknown(given, model, known, verb)
     chosen = _read_values(given, model, known, problems)
     settings = _build(model, chosen, known, problems, given)
+    problems = list(dict.fromkeys(problems))
     if settings is None or problems:
         several = f"{len(problems)} settings to put right:\n  "
         raise UsageError((several if problems[1:] else "") + "\n  ".join(problems))

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from data_contracts.errors import WorkspaceError
+from data_contracts.errors import MemoryShort
 from models.feed import devices
 from models.machine import memory
 from models.recipe import Recipe
@@ -54,7 +54,7 @@ class Ahead:
         """Take the step, compiled now if this is the first of its shape.
 
         Raises:
-            WorkspaceError: It does not fit the device.
+            MemoryShort: It does not fit the device.
         """
         found: tuple[TrainState, dict[str, jax.Array]]
         found = self.prepare(state, *batch)(state, *batch)
@@ -64,7 +64,7 @@ class Ahead:
         """Return the program for such a batch; it must fit the device.
 
         Raises:
-            WorkspaceError: It does not.
+            MemoryShort: It does not.
         """
         shape = batch[0].shape
         if shape not in self.compiled:
@@ -106,7 +106,7 @@ class Ahead:
         need, room = planned(self.compiled[shape]), self.room
         if need > room:
             said = f"one plans {need / GIB:.3g} GiB, and there are {room / GIB:.3g}."
-            raise WorkspaceError(self.advice(said))
+            raise MemoryShort(self.advice(said))
 
     def advice(self, said: str) -> str:
         """Return the text of an error: what happened, and what to set."""
@@ -154,7 +154,7 @@ def enough_memory(step: Ahead) -> Iterator[None]:
     """Turn a device's lack of memory into an error that says what to change.
 
     Raises:
-        WorkspaceError: A batch does not fit.
+        MemoryShort: A batch does not fit.
     """
     try:
         yield
@@ -162,7 +162,7 @@ def enough_memory(step: Ahead) -> Iterator[None]:
         if FULL not in str(error):
             raise
         first = str(error).strip().splitlines()[0]
-        raise WorkspaceError(step.advice(first)) from error
+        raise MemoryShort(step.advice(first)) from error
 
 
 @contextlib.contextmanager
@@ -170,14 +170,14 @@ def enough_to_judge(images: int) -> Iterator[None]:
     """Turn a lack of memory in validation into an error that says what to change.
 
     Raises:
-        WorkspaceError: So many images at once do not fit.
+        MemoryShort: So many images at once do not fit.
     """
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
         if FULL not in str(error):
             raise
-        raise WorkspaceError(
+        raise MemoryShort(
             f"The memory of the device is too small to judge {images} images at once:"
             f" {str(error).strip().splitlines()[0]} Use a smaller preset or smaller"
             " images, or a device with more memory."

@@ -25,9 +25,10 @@ from tasks.lessons import (
 )
 from tasks.stage import stage_task
 from tasks.step_settings import Optimizer, Schedule
+from tasks.train import VERSION as TRAINING
 from tasks.train import recipe_of
 from tasks.train_settings import TrainSettings
-from tasks.transfer import begin_from
+from tasks.transfer import begin_from, content_of
 
 log = logging.getLogger("sightline")
 
@@ -76,7 +77,10 @@ def find_rates(
         name: Name of the model.
         runs: Folder of all runs.
     """
-    key = digest(source.digest, train.identity(), VERSION)[:12]
+    home = Path(runs).parent
+    begun = train.init and content_of(train.init, home=home)
+    versions = [VERSION, TRAINING]
+    key = digest(source.digest, train.identity(), begun, versions)[:12]
     folder = Path(runs) / f"{name}-rates-{key}"
     path = folder / "rates.json"
     if path.exists():
@@ -90,7 +94,7 @@ def find_rates(
         }
         if train.schedule == Schedule.schedule_free:
             own["schedule"] = Schedule.constant
-        line = _curve(source, train.model_copy(update=own), home=Path(runs).parent)
+        line = _curve(source, train.model_copy(update=own), home=home)
         log.info("rate      %s: %s", optimizer, line.suggested or line.failed)
         found.append(line)
     with storage_errors(str(folder)):

@@ -26,6 +26,7 @@ from tasks.train_settings import TrainSettings
 # Chance that a trial changes a setting: points near the defaults are worth more.
 CHANGE = 0.5
 PATIENCE = 100  # draws for one trial that is like no other
+SURE = 5  # refusals of a choice before it is taken for impossible
 
 
 def usual_space(settings: TrainSettings, *, n: int) -> list[Range]:
@@ -153,13 +154,8 @@ def resolved(
     """
     factors = {r.key: r for r in ranges if r.kind == Kind.times and r.key in drawn}
     plain = {key: value for key, value in drawn.items() if key not in factors}
-    plain = {
-        key: value
-        for key, value in plain.items()
-        if in_force(changed(settings, {key: value}, n=n), key, n=n)
-        != in_force(settings, key, n=n)
-    }
     base = changed(settings, plain, n=n)
+    plain = {key: plain[key] for key in plain if _matters(settings, plain, key, n=n)}
     scaled = {}
     for key, range_ in factors.items():
         if (now := in_force(base, key, n=n)) is None:
@@ -172,13 +168,25 @@ def resolved(
     return plain | scaled
 
 
+def _matters(settings: TrainSettings, drawn: Changes, key: str, *, n: int) -> bool:
+    """Return whether a value does anything beside the others drawn with it."""
+    without = {name: value for name, value in drawn.items() if name != key}
+    try:
+        rest = changed(settings, without, n=n)
+    except ValidationError:
+        return True
+    both = changed(settings, drawn, n=n)
+    return bool(in_force(both, key, n=n) != in_force(rest, key, n=n))
+
+
 def draw_trials(
     ranges: Sequence[Range], settings: TrainSettings, *, trials: int, seed: int, n: int
 ) -> list[Changes]:
     """Return what each trial changes; the first changes nothing.
 
-    Fewer come back where there are no more that differ. Trial i depends on the seed
-    and on trials before it alone, so that a longer search begins with a shorter one.
+    Fewer come back where there are no more that differ. What cannot be together is
+    drawn again. Trial i depends on the seed and on trials before it alone, so that a
+    longer search begins with a shorter one.
 
     Args:
         ranges: From `read_space` or `usual_space`.
@@ -188,47 +196,68 @@ def draw_trials(
         n: Training images.
 
     Raises:
-        UsageError: A value, or values drawn together, cannot be.
+        UsageError: A value cannot be, by itself or with any that it was drawn with.
     """
     for range_ in ranges:
         for value in range_.ends:
             _check_value(range_, settings, value, n=n)
     found: list[Changes] = [{}]
     known = {"{}"}
+    refused: list[tuple[Changes, str]] = []
     while ranges and len(found) < trials:
         random = np.random.default_rng((seed, 61, len(found)))
         for _ in range(PATIENCE):
-            changes = _draw(ranges, settings, random, n=n)
+            drawn = _draw(ranges, random)
+            try:
+                changes = resolved(ranges, settings, drawn, n=n)
+            except ValidationError as error:
+                refused.append((drawn, _said(error)))
+                continue
             if (text := json.dumps(changes, sort_keys=True, default=str)) not in known:
                 break
         else:
             break
         known.add(text)
         found.append(changes)
+    _check_refused(ranges, settings, refused, found, n=n)
     return found
 
 
-def _draw(
-    ranges: Sequence[Range],
-    settings: TrainSettings,
-    random: np.random.Generator,
-    *,
-    n: int,
-) -> Changes:
+def _draw(ranges: Sequence[Range], random: np.random.Generator) -> Changes:
     chance, place = random.random(len(ranges)), random.random(len(ranges))
     chance[random.integers(len(ranges))] = 0  # one at least
-    drawn = {
+    return {
         range_.key: range_.draw(place[i])
         for i, range_ in enumerate(ranges)
         if chance[i] < CHANGE
     }
-    try:
-        return resolved(ranges, settings, drawn, n=n)
-    except ValidationError as error:
-        raise UsageError(
-            f"The search draws {words_of(drawn)}, which cannot be: {_said(error)}."
-            " Leave one of these values out of the search."
-        ) from None
+
+
+def _check_refused(
+    ranges: Sequence[Range],
+    settings: TrainSettings,
+    refused: Sequence[tuple[Changes, str]],
+    found: Sequence[Changes],
+    *,
+    n: int,
+) -> None:
+    """Raise UsageError where a choice cannot be alone, nor was with others."""
+    for range_ in ranges if len(found) > 1 else []:
+        for value in range_.choices:
+            without = [(d, said) for d, said in refused if d.get(range_.key) == value]
+            if len(without) < SURE or _possible(settings, range_, value, n):
+                continue
+            if all(changes.get(range_.key) != value for changes in found):
+                raise _impossible(*without[0])
+    if len(found) < 2 and refused:
+        raise _impossible(*refused[0])
+
+
+def _impossible(drawn: Changes, said: str) -> UsageError:
+    return UsageError(
+        f"The search draws {words_of(drawn)}, which cannot be: {said}. Leave one of"
+        " these values out of the search."
+    )
 
 
 def _check_value(range_: Range, settings: TrainSettings, value: Any, *, n: int) -> None:

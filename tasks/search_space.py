@@ -113,7 +113,10 @@ def _whole(name: str, known: Mapping[str, Any]) -> str:
         return key
     close = ends or get_close_matches(name, known, n=1, cutoff=0.5)
     hint = f" Did you mean {' or '.join(close)}?" if close else ""
-    raise UsageError(f"search.{name} names no setting of training, by its path.{hint}")
+    raise UsageError(
+        f"search.{name} names no setting of training by its path, such as"
+        f" search.train.augment.mixup.{hint} `sightline train --help` lists them."
+    )
 
 
 def _range(name: str, key: str, values: Sequence[float | str], kind: Any) -> Range:
@@ -125,7 +128,13 @@ def _range(name: str, key: str, values: Sequence[float | str], kind: Any) -> Ran
                 f"{shown}: give two values or more to choose from, or LOW,HIGH and"
                 f" one of {', '.join(Kind)}."
             )
-        return Range(key, choices=tuple(_plain(value) for value in values))
+        plain = tuple(_plain(value, kind) for value in values)
+        if _is_number(kind) and isinstance(plain[-1], str):
+            raise UsageError(
+                f"{shown}: {plain[-1]} is no number, and no way to draw one, which are"
+                f" {', '.join(Kind)}."
+            )
+        return Range(key, choices=plain)
     try:
         low, high = (float(value) for value in values[:-1])
     except ValueError:
@@ -139,9 +148,11 @@ def _range(name: str, key: str, values: Sequence[float | str], kind: Any) -> Ran
     return Range(key, low=low, high=high, kind=scale, whole=whole)
 
 
-def _plain(value: float | str) -> Any:
+def _plain(value: float | str, kind: Any) -> Any:
     if isinstance(value, str) and value.lower() in ("none", "null", "~"):
         return None
+    if isinstance(value, float) and str in _members(kind):  # freeze=1 is text
+        return show(value)
     if isinstance(value, float) and value.is_integer():
         return int(value)
     return value
@@ -178,6 +189,10 @@ def _section(kind: Any) -> type[BaseModel] | None:
 
 def _is_whole(kind: Any) -> bool:
     return int in _members(kind)
+
+
+def _is_number(kind: Any) -> bool:
+    return set(_members(kind)) <= {int, float, type(None)}
 
 
 def words_of(changes: Changes) -> str:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from models.durable import write_over
-from tasks.wording import count, duration, number, printable
+from tasks.pages import render_page
+from tasks.wording import duration, number
 
 log = logging.getLogger("sightline")
 STEPS = 8  # that a profile traces
@@ -83,27 +84,12 @@ def size(value: float) -> str:
 
 def render(account: dict[str, Any], *, name: str) -> str:
     """Return the page as one HTML file that loads nothing else."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=printable,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "number": number,
-        "count": count,
-        "duration": duration,
-        "size": size,
-    }
-    text: str = environment.get_template("step_account.html").render(
+    return render_page(
+        "step_account.html",
+        filters={"size": size},
         a=account,
         name=name,
         parts=PARTS,
         step_ms=step_ms(account),
         rate=rate(account),
     )
-    return text

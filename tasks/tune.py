@@ -13,7 +13,12 @@ import numpy as np
 
 from data_contracts.config import digest
 from data_contracts.dataset import Array
-from data_contracts.errors import ContractError, SightlineError, UsageError
+from data_contracts.errors import (
+    ContractError,
+    MemoryShort,
+    SightlineError,
+    UsageError,
+)
 from data_contracts.references import DatasetRef, Reference
 from data_contracts.store import Dataset, storage_errors
 from models.durable import append_line, locked, write_over
@@ -23,6 +28,7 @@ from tasks.halving import (
     Plan,
     Step,
     final_epochs,
+    finalists,
     next_step,
     plan_within,
     rungs_of,
@@ -33,9 +39,11 @@ from tasks.search_draws import changed, draw_trials, pinned, usual_space
 from tasks.search_space import Changes, read_space
 from tasks.split import VAL
 from tasks.stage import stage_task
+from tasks.train import VERSION as TRAINING
 from tasks.train import Trained
 from tasks.train_settings import TrainSettings
-from tasks.tune_settings import MOST_TRIALS, TRIALS, Measure, TuneSettings
+from tasks.transfer import content_of
+from tasks.tune_settings import Measure, TuneSettings
 
 VERSION = 1
 
@@ -51,12 +59,18 @@ class Tried(Reference):
     log_loss: float | None = None
     score: float | None = None
     seconds: float = 0.0
+    epochs_run: int = 0
     failed: str = ""
 
     @property
     def step(self) -> Step:
         """Which training it is."""
         return Step(self.trial, self.epochs, self.seed)
+
+    @property
+    def of_epoch(self) -> float:
+        """Seconds of an epoch that it ran; patience may end it early."""
+        return self.seconds / max(self.epochs_run, 1)
 
 
 class Search(Reference):
@@ -81,8 +95,7 @@ class Search(Reference):
     @cached_property
     def trials(self) -> list[Changes]:
         """What each trial changes; trial 0 is the defaults."""
-        wanted = self.tune.trials or (MOST_TRIALS if self.tune.minutes else TRIALS)
-        return trials_of(self.train, self.tune, n=self.n, trials=wanted)
+        return trials_of(self.train, self.tune, n=self.n)
 
     @property
     def plan(self) -> Plan:
@@ -107,16 +120,14 @@ class Search(Reference):
         return pinned(own, whole=self.train, n=self.n, epochs=step.epochs)
 
 
-def trials_of(
-    train: TrainSettings, tune: TuneSettings, *, n: int, trials: int
-) -> list[Changes]:
+def trials_of(train: TrainSettings, tune: TuneSettings, *, n: int) -> list[Changes]:
     """Return what each trial changes.
 
     Raises:
         UsageError: The space names what is no setting, or what cannot be.
     """
     space = read_space(tune.search) if tune.search else usual_space(train, n=n)
-    found = draw_trials(space, train, trials=trials, seed=tune.search_seed, n=n)
+    found = draw_trials(space, train, trials=tune.draws, seed=tune.search_seed, n=n)
     if len(found) < 2:
         raise UsageError(
             "There is nothing to search: no setting of the usual space is at its"
@@ -147,7 +158,12 @@ def open_search(
             " four. Give more images, or a larger split.val."
         )
     # What is given decides what is searched, so not by `identity`.
-    key = digest(source.digest, train, tune, VERSION)[:12]
+    trials = trials_of(train, tune, n=n)
+    inits = {train.init, *(changes.get("train.init") for changes in trials)}
+    home = Path(runs).parent
+    begun = {init: content_of(init, home=home) for init in inits if init is not None}
+    versions = [VERSION, TRAINING]
+    key = digest(source.digest, train, tune, trials, begun, versions)[:12]
     folder = Path(runs) / f"{name}-tune-{key}"
     with storage_errors(str(folder)):
         (folder / "answers").mkdir(parents=True, exist_ok=True)
@@ -178,7 +194,7 @@ def following(search: Search) -> Step | None:
         return next_step(plan, done)
     if first not in done:
         return first
-    of_epoch = tried[0].seconds / first.epochs
+    of_epoch = tried[0].of_epoch
     if not (Path(search.folder) / "plan.json").exists():
         fitting = plan_within(plan, seconds=60 * minutes, of_epoch=of_epoch)
         if fitting is None:
@@ -192,7 +208,9 @@ def following(search: Search) -> Step | None:
         text = json.dumps(vars(plan), indent=1)
         write_over(Path(search.folder) / "plan.json", text)
     spent = sum(line.seconds for line in tried)
-    left = 60 * minutes - spent - final_epochs(plan) * of_epoch
+    leading = {0, *finalists(plan, done)}
+    slowest = max(line.of_epoch for line in tried if line.trial in leading)
+    left = 60 * minutes - spent - final_epochs(plan) * slowest
     return next_step(plan, done, hurry=left <= 0 and len(tried) > 1)
 
 
@@ -229,6 +247,7 @@ def judge_trial(search: Search, step: Step, trained: Trained) -> Tried:
         log_loss=log_loss,
         score=log_loss if by_loss else -top1,
         seconds=round(sum(epoch["seconds"] for epoch in trained.history), 3),
+        epochs_run=trained.epochs_run,
     )
     record(search, line)
     # A finished run is found by its weights; what it could go on from takes the room.
@@ -269,17 +288,28 @@ def judges_of(dataset: Dataset, rows: Array, *, seed: int) -> Array:
     return (order < len(known) // 2)[place.ravel()]
 
 
-def failed_trial(search: Search, step: Step, error: SightlineError) -> Tried | None:
+def failed_trial(
+    search: Search, step: Step, error: SightlineError, *, seconds: float
+) -> Tried | None:
     """Write down a training that its own settings made fail.
+
+    Args:
+        search: The search.
+        step: Which training.
+        error: What it ended in.
+        seconds: What it took; they count.
 
     Returns:
         None where the error is not of the settings, such as a full disk.
     """
-    memory = type(error.__cause__).__name__ == "JaxRuntimeError"
-    if not (memory or type(error) in (SightlineError, UsageError)):
+    if type(error) not in (SightlineError, UsageError, MemoryShort):
         return None
     line = Tried(
-        trial=step.trial, epochs=step.epochs, seed=step.seed, failed=str(error)
+        trial=step.trial,
+        epochs=step.epochs,
+        seed=step.seed,
+        seconds=round(seconds, 3),
+        failed=str(error),
     )
     record(search, line)
     return line

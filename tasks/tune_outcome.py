@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import Field
 
 from data_contracts.dataset import Array
 from data_contracts.references import Reference
@@ -42,6 +43,8 @@ class Outcome(Reference):
     winner: int
     images: int
     measure: Measure
+    sure: float = Field(description="Level of the intervals, all together.")
+    short: str = Field("", description="Why there are fewer trials than asked for.")
 
     @property
     def failures(self) -> dict[int, str]:
@@ -89,6 +92,18 @@ def settle(search: Search) -> Outcome:
         winner=winner_of(fair),
         images=int(judged.sum()),
         measure=search.tune.measure,
+        sure=search.tune.sure,
+        short=_short(search),
+    )
+
+
+def _short(search: Search) -> str:
+    there, asked = len(search.trials), search.tune.draws
+    if there == asked:
+        return ""
+    return (
+        f"The space holds {there} different trials, the defaults among them; up to"
+        f" {asked} were to be tried."
     )
 
 

@@ -6,18 +6,18 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from data_contracts.references import DatasetRef
 from models.durable import write_over
 from tasks.figures import lines
-from tasks.rates import RatesFound
+from tasks.pages import render_page
+from tasks.rates import RateFound, RatesFound
 from tasks.search_space import words_of
 from tasks.stage import stage_task
 from tasks.tune import Search, Tried
-from tasks.tune_outcome import Outcome
+from tasks.tune_outcome import Finalist, Outcome
 from tasks.tune_settings import Measure
-from tasks.wording import count, duration, interval, number, printable
+from tasks.wording import interval, number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,11 +27,18 @@ class Row:
     trial: int
     changes: str
     epochs: int
+    epochs_run: int
     top1: float | None
     log_loss: float | None
     seconds: float
     failed: str
     mark: str
+
+    @property
+    def length(self) -> str:
+        """Its epochs; patience, or a failure, may end a training early."""
+        early = 0 < self.epochs_run < self.epochs
+        return f"{self.epochs_run} of {self.epochs}" if early else str(self.epochs)
 
 
 def rows_of(outcome: Outcome) -> list[Row]:
@@ -50,6 +57,7 @@ def rows_of(outcome: Outcome) -> list[Row]:
                 trial=trial,
                 changes=words_of(changes),
                 epochs=longest.epochs,
+                epochs_run=longest.epochs_run,
                 top1=longest.top1,
                 log_loss=longest.log_loss,
                 seconds=sum(t.seconds for t in outcome.tried if t.trial == trial),
@@ -84,13 +92,21 @@ def verdict_of(outcome: Outcome) -> str:
     )
     n = len(outcome.finals)
     against = f"{n} finalist{'s' * (n > 1)}, {outcome.plan['seeds']} seeds each, on"
-    against += f" {outcome.images} validation images that ranked no trial"
+    against += f" {outcome.images} validation images that ranked no trial,"
+    against += f" {100 * outcome.sure:g} %{' for all finalists together' * (n > 1)}"
     if outcome.winner:
         return f"Trial {best.trial} is better than the defaults: {said} ({against})."
     return (
-        f"The defaults stand: trial {best.trial}, the best of the finalists, is {said}"
-        f" ({against})."
+        f"The defaults stand, since {_why_not(best)}: trial {best.trial}, the best of"
+        f" the finalists, is {said} ({against})."
     )
+
+
+def _why_not(best: Finalist) -> str:
+    """Return why a finalist does not win."""
+    if best.low <= 0 <= best.high:
+        return "the interval holds 0"
+    return "it is worse" if best.high < 0 else "its top-1 is lower"
 
 
 def table_of(outcome: Outcome) -> str:
@@ -104,7 +120,7 @@ def table_of(outcome: Outcome) -> str:
         )
         mark = f"{row.trial}{'*' if row.mark == 'winner' else ''}"
         seconds = f"{row.seconds:.0f}"
-        cells.append([mark, str(row.epochs), *figures, seconds, row.changes])
+        cells.append([mark, row.length, *figures, seconds, row.changes])
     widths = [max(len(line[i]) for line in cells) for i in range(5)]
     return "\n".join(
         "  "
@@ -119,19 +135,23 @@ def _curves(outcome: Outcome, folder: Path) -> tuple[str, list[str]]:
     best = [f.trial for f in sorted(outcome.finals, key=lambda f: -f.gain)]
     if outcome.winner in best:
         best = [outcome.winner, *(t for t in best if t != outcome.winner)]
-    strong: list[str] = []
-    series = {}
-    for line in (t for t in outcome.tried if not t.seed and not t.failed):
-        name = f"trial {line.trial}, {line.epochs} epochs"
-        series[name] = _history(folder, line)
-        if line.epochs == outcome.plan["rungs"][-1] and line.trial in [0, *best[:2]]:
-            strong.append(name)
-    order = {trial: place for place, trial in enumerate([0, *best])}
-    strong.sort(key=lambda name: order[int(name.split(",")[0].split()[1])])
+    drawn_of = {
+        (line.trial, line.epochs): _history(folder, line)
+        for line in outcome.tried
+        if not line.seed and not line.failed
+    }
+    series = {_named(*of): history for of, history in drawn_of.items()}
+    whole = outcome.plan["rungs"][-1]
+    leading = [(trial, whole) for trial in (0, *best[:2])]
+    strong = [_named(*of) for of in leading if of in drawn_of]
     drawn = lines(
         series, strong=strong, title="Validation top-1", across="Epoch", percent=True
     )
     return drawn, strong
+
+
+def _named(trial: int, epochs: int) -> str:
+    return f"trial {trial}, {epochs} epochs"
 
 
 def _history(folder: Path, line: Tried) -> list[tuple[float, float]]:
@@ -141,11 +161,12 @@ def _history(folder: Path, line: Tried) -> list[tuple[float, float]]:
 
 
 @stage_task()
-def report_search(search: Search, outcome: Outcome, *, command: str) -> str:
+def report_search(search: Search, outcome: Outcome, *, commands: list[str]) -> str:
     """Write the page of a search beside its journal and return its path."""
     folder = Path(search.folder)
     curves, strong = _curves(outcome, folder)
-    page = _render(
+    page = render_page(
+        "tune.html",
         title="Settings of training, tried on a budget",
         verdict=verdict_of(outcome),
         won=bool(outcome.winner),
@@ -155,7 +176,7 @@ def report_search(search: Search, outcome: Outcome, *, command: str) -> str:
         outcome=outcome,
         by_loss=outcome.measure == Measure.log_loss,
         total=sum(line.seconds for line in outcome.tried),
-        command=command,
+        commands=commands,
         rates=[],
     )
     write_over(folder / "report.html", page)
@@ -163,7 +184,7 @@ def report_search(search: Search, outcome: Outcome, *, command: str) -> str:
 
 
 @stage_task()
-def report_rates(source: DatasetRef, found: RatesFound, *, command: str) -> str:
+def report_rates(source: DatasetRef, found: RatesFound, *, commands: list[str]) -> str:
     """Write the page of the learning rates and return its path."""
     drawn = [
         (
@@ -179,7 +200,8 @@ def report_rates(source: DatasetRef, found: RatesFound, *, command: str) -> str:
         for rate in found.found
     ]
     folder = Path(found.folder)
-    page = _render(
+    page = render_page(
+        "tune.html",
         title="A learning rate for each optimiser",
         verdict=RATE_WORDS,
         won=False,
@@ -189,7 +211,7 @@ def report_rates(source: DatasetRef, found: RatesFound, *, command: str) -> str:
         outcome=None,
         by_loss=True,
         total=0.0,
-        command=command,
+        commands=commands,
         rates=drawn,
     )
     write_over(folder / "report.html", page)
@@ -198,30 +220,11 @@ def report_rates(source: DatasetRef, found: RatesFound, *, command: str) -> str:
 
 RATE_WORDS = (
     "Each optimiser trained once at rising rates. Suggested is a third of the rate of"
-    " least loss; it is one draw, good to a factor of two or three, so a default that"
-    " close to it stands."
+    " least loss. It is one draw, and a rough one: a default near it stands."
 )
 
 
-def _render(**view: Any) -> str:
-    """Return the page as one HTML file that loads nothing else."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=printable,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"number": number, "count": count, "duration": duration}
-    environment.globals |= {"interval": interval}
-    text: str = environment.get_template("tune.html").render(**view)
-    return text
-
-
-def rates_table(found: Sequence[Any]) -> str:
+def rates_table(found: Sequence[RateFound]) -> str:
     """Return the rates as aligned text."""
     rows = [f"  {'optimiser':<10} {'default':>9} {'suggested':>10} {'steepest':>9}"]
     for rate in found:

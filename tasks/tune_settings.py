@@ -48,7 +48,10 @@ class TuneSettings(Settings):
         f" minutes allow, else {TRIALS}.",
     )
     minutes: float | None = Field(
-        None, gt=0, description="Of all trainings together; none has no limit."
+        None,
+        gt=0,
+        description="To aim at for all trainings together, not counting preparation;"
+        " none has no limit.",
     )
     eta: int = Field(3, ge=2, le=10, description="One in so many goes up a rung.")
     rungs: int = Field(
@@ -64,6 +67,15 @@ class TuneSettings(Settings):
         Measure.log_loss, description="What trials are compared by, on validation."
     )
     sure: float = Field(
-        0.95, gt=0.5, lt=1, description="Level at which a winner must be better."
+        0.95,
+        gt=0.5,
+        lt=1,
+        description="Level at which a winner must be better, for all finalists"
+        " together.",
     )
     search_seed: int = Field(0, ge=0, description="Of what is drawn.")
+
+    @property
+    def draws(self) -> int:
+        """How many trials to draw; time may allow fewer."""
+        return self.trials or (MOST_TRIALS if self.minutes else TRIALS)

@@ -3,13 +3,21 @@
 import inspect
 import json
 import os
+import shlex
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from data_contracts.config import digest
-from data_contracts.errors import SightlineError, UsageError, WorkspaceError
+from data_contracts.errors import (
+    MemoryShort,
+    SightlineError,
+    UsageError,
+    WorkspaceError,
+)
+from data_contracts.store import Dataset
 from flows import tune, workspace
 from flows.arguments import parse
 from flows.train import TrainConfig
@@ -17,7 +25,7 @@ from flows.tune import TuneConfig, run
 from models.checkpoint import load_model
 from models.recipe import RATES
 from tasks.train import Trained
-from tasks.tune import Search, following, judge_trial
+from tasks.tune import Search, following, judge_trial, judges_of, val_rows
 from tasks.tune_settings import TuneSettings
 from tests.flows.conftest import small_config
 
@@ -38,18 +46,24 @@ def config(pictures, **changes) -> TuneConfig:
     return TuneConfig(**given, tune=TuneSettings(**(SEARCH | changes)))
 
 
+def rates_of(pictures) -> TuneConfig:
+    return TuneConfig(**vars(config(pictures)) | {"tune": TuneSettings(find="rate")})
+
+
 class Trainer:
     """Trains in no time; may be interrupted, and knows how sure each run is."""
 
     def __init__(self, *, gain=0.0):
         self.settings, self.trained, self.gain = {}, [], gain
-        self.stop_after, self.fails = None, {}
+        self.stop_after, self.fails, self.least = None, {}, 0
+        self.of_epoch = {}
 
     def __call__(self, source, settings, *, name, runs):
         run = f"{name}-{digest(settings.identity())}"
         folder = Path(runs) / run
         self.settings[run] = settings
         if error := self.fails.get(str(settings.optimizer)):
+            time.sleep(0.02)
             raise error
         if not folder.exists():
             if len(self.trained) == self.stop_after:
@@ -57,8 +71,12 @@ class Trainer:
             self.trained.append(run)
             (folder / "checkpoints").mkdir(parents=True)
             lines = [
-                {"epoch": e + 1, "val_top1": 0.5, "seconds": 2.0}
-                for e in range(settings.epochs)
+                {
+                    "epoch": e + 1,
+                    "val_top1": 0.5,
+                    "seconds": self.of_epoch.get(str(settings.optimizer), 2.0),
+                }
+                for e in range(settings.epochs - self.least)
             ]
             text = "".join(json.dumps(line) + "\n" for line in lines)
             (folder / "metrics.jsonl").write_text(text)
@@ -67,7 +85,7 @@ class Trainer:
             folder=str(folder),
             classes=["bottle", "lamp", "mug"],
             best_epoch=1,
-            epochs_run=settings.epochs,
+            epochs_run=settings.epochs - self.least,
             stopped_early=False,
             images_per_second=1.0,
             device="none",
@@ -160,13 +178,17 @@ def test_killed_anywhere_it_goes_on_without_training_twice(trained, pictures, tr
     assert third.outcome == whole.outcome
 
 
-def test_a_trial_that_fails_is_named_and_left_behind(trained, pictures, trainer):
+@pytest.mark.parametrize("error", [SightlineError, MemoryShort])
+def test_a_trial_that_fails_is_named_and_left_behind(trained, pictures, trainer, error):
     made = trainer()
-    made.fails["adamw"] = SightlineError("The training loss became nan")
+    made.fails["adamw"] = error("The training loss became nan")
     found = run(config(pictures))
     assert found.outcome.winner == 0
     assert "The defaults stand" in found.text()
     assert "failed" in found.text()
+    failed = [line for line in found.outcome.tried if line.failed]
+    assert failed
+    assert all(line.seconds >= 0.02 for line in failed)  # they count as time spent
     assert "The training loss became nan" in Path(found.report).read_text()
     assert (
         parse(
@@ -202,6 +224,102 @@ def test_minutes_bound_the_trials_and_too_few_say_what_is_needed(
     spent = sum(line.seconds for line in found.outcome.tried)
     assert 180 < spent <= 240
     assert len(found.outcome.trials) > 4
+
+
+def test_finals_are_reserved_at_the_slowest_epoch_that_leads(
+    trained, pictures, trainer
+):
+    made = trainer(gain=0.2)
+    made.of_epoch["adamw"] = 4.0
+    found = run(config(pictures, trials=None, minutes=5))
+    spent = sum(line.seconds for line in found.outcome.tried)
+    # Two finals of 15 epochs at 4 s and two at 2 s: 180 s; by the defaults only 120.
+    assert 200 < spent <= 300
+
+
+def test_patience_is_shown_and_does_not_make_epochs_faster(trained, pictures, trainer):
+    made = trainer()
+    made.least = 2
+    found = run(config(pictures))
+    line = found.outcome.tried[0]
+    assert line.epochs_run == line.epochs - 2
+    assert line.of_epoch == 2.0
+    assert "13 of 15" in found.text()
+    assert "13 of 15" in Path(found.report).read_text("utf-8")
+
+
+def test_trials_are_ranked_by_one_half_and_judged_by_the_other(
+    trained, pictures, trainer, monkeypatch
+):
+    made = trainer()
+    dataset = Dataset(trained.dataset)
+    rows = val_rows(dataset)
+    judged = judges_of(dataset, rows, seed=0)
+
+    def answers(trained, dataset, rows):
+        """All is right where finalists are judged, all wrong where trials rank."""
+        probs, classes = made.answers(trained, dataset, rows)
+        probs[~judged] = np.roll(np.eye(3)[classes[~judged]], 1, axis=1)
+        return probs, classes
+
+    monkeypatch.setattr("tasks.tune._answers", answers)
+    outcome = run(config(pictures, search_seed=0)).outcome
+    ranked = [line.top1 for line in outcome.tried if not line.seed]
+    finals = [line.top1 for line in outcome.tried if line.seed]
+    assert set(ranked) == {0.0}
+    assert set(finals) == {1.0}
+    final = outcome.finals[0]
+    assert (final.top1, final.default_top1) == (1.0, 1.0)
+    assert final.log_loss < 1 < outcome.tried[0].log_loss
+    assert outcome.images == judged.sum()
+
+
+def test_look_alikes_judge_or_rank_together():
+    class Groups:
+        def column(self, name):
+            return np.array([7, 7, 7, 3, 3, 9, 4, 4, 1, 1, 0, 0])
+
+    rows = np.arange(1, 12)
+    judged = judges_of(Groups(), rows, seed=0)
+    groups = Groups().column("group")[rows]
+    assert not set(groups[judged]) & set(groups[~judged])
+    assert len(set(groups[judged])) == len(set(groups[~judged])) == 3
+    seeds = [judges_of(Groups(), rows, seed=seed) for seed in range(4)]
+    assert any((other != judged).any() for other in seeds)
+
+
+def test_other_weights_or_another_way_to_train_begin_another_search(
+    trained, pictures, monkeypatch
+):
+    given = config(pictures)
+    train = given.train.model_copy(update={"init": "shop@1"})
+
+    def folder(**changes):
+        tune_settings = given.tune.model_copy(update=changes)
+        runs = str(workspace.runs_root())
+        return tune.open_search(
+            trained.dataset, train, tune_settings, name="shop", runs=runs
+        ).folder
+
+    first = folder()
+    assert folder() == first
+    with monkeypatch.context() as patch:
+        patch.setattr("tasks.tune.content_of", lambda init, home: "replaced")
+        assert folder() != first
+    with monkeypatch.context() as patch:
+        patch.setattr("tasks.tune.TRAINING", 0)
+        assert folder() != first
+    with monkeypatch.context() as patch:
+        patch.setattr("tasks.tune.trials_of", lambda *a, **k: [{}, {"train.ema": 0}])
+        assert folder() != first
+
+
+def test_a_space_that_runs_dry_says_so(trained, pictures, trainer):
+    trainer()
+    found = run(config(pictures, search={"optimizer": ["muon", "adamw", "sgd"]}))
+    said = "The space holds 3 different trials, the defaults among them; up to 5"
+    assert said in found.text()
+    assert said in Path(found.report).read_text("utf-8")
 
 
 def test_a_real_run_is_judged_on_the_images_that_rank(trained, pictures):
@@ -241,14 +359,27 @@ def test_every_optimizer_gets_a_rate_from_where_training_starts(
         return read_curve(rates, 2 - np.sin(np.linspace(0, 4, 40)))
 
     monkeypatch.setattr("models.rate_finder.find_rate", curve)
-    found = run(config(pictures, find="rate"))
+    found = run(rates_of(pictures))
     assert [name for name, _ in asked] == list(RATES)
     assert len({n for _, n in asked}) == 1
     assert "The loss failed after 3 steps" in found.text()
     page = Path(found.report).read_text("utf-8")
     assert page.count("<svg") == 3
-    assert run(config(pictures, find="rate")).rates == found.rates
+    assert run(rates_of(pictures)).rates == found.rates
     assert len(asked) == 4  # kept from the first time
+    assert len(found.commands) == 3
+    for command, rate in zip(
+        found.commands, [r for r in found.rates.found if r.suggested], strict=True
+    ):
+        own = parse(TrainConfig, shlex.split(command)[2:], environ=os.environ)
+        assert own.train.optimizer == rate.optimizer
+        assert own.train.learning_rate == rate.suggested
+        assert own.train.augment == config(pictures).train.augment
+        assert command in found.text()
+        assert f"optimizer={rate.optimizer} learning_rate={rate.suggested:g}" in command
+    monkeypatch.setattr("tasks.rates.TRAINING", 0)
+    assert run(rates_of(pictures)).rates.folder != found.rates.folder
+    assert len(asked) == 8
 
 
 def test_rates_start_from_the_weights_that_init_names(trained):
