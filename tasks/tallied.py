@@ -18,7 +18,7 @@ from tasks.bucketed import (
 )
 from tasks.evaluation import (
     ConfusedPair,
-    EvaluateSettings,
+    MeasureSettings,
     SliceRow,
 )
 from tasks.intervals import Floats, Ints, agresti_min, centred_interval
@@ -55,7 +55,7 @@ def measure(
     tally: Tally,
     *,
     names: Sequence[str],
-    settings: EvaluateSettings | None = None,
+    settings: MeasureSettings | None = None,
     champion: int | None = None,
 ) -> Measured:
     """Return every figure of what `tally` added up.
@@ -69,7 +69,7 @@ def measure(
     Raises:
         UsageError: No image could be scored, or none was answered.
     """
-    settings = settings or EvaluateSettings()
+    settings = settings or MeasureSettings()
     s, n = tally.sums, tally.n
     _must_hold(tally)
     present = np.flatnonzero(s["images"].sum(0))
@@ -187,7 +187,7 @@ def _averages(sums: Floats, at: dict[str, slice]) -> Floats:
 
 
 def _resampled(
-    columns: Columns, settings: EvaluateSettings
+    columns: Columns, settings: MeasureSettings
 ) -> tuple[Floats, Floats, Floats]:
     """Return values and intervals of `_averages`, buckets drawn with replacement."""
     value = _averages(columns.values.sum(0)[None], columns.at)[0]
@@ -216,7 +216,7 @@ def _per_class(
     names: Sequence[str],
     f1: dict[int, Estimate],
     ranks: Ranks | None,
-    settings: EvaluateSettings,
+    settings: MeasureSettings,
 ) -> list[ClassFigures]:
     s, level = tally.sums, settings.level
     recall = shares_by_bucket(s["right"], s["images"], level)
@@ -238,7 +238,7 @@ def _per_class(
     ]
 
 
-def _slices(tally: Tally, settings: EvaluateSettings) -> dict[str, list[SliceRow]]:
+def _slices(tally: Tally, settings: MeasureSettings) -> dict[str, list[SliceRow]]:
     found = {}
     for name, values in tally.slices.items():
         n, right = tally.sums[f"slice {name}"]
@@ -277,7 +277,7 @@ def _confused(tally: Tally, names: Sequence[str], *, top: int) -> list[ConfusedP
 
 
 def _agreement(
-    s: dict[str, Ints], version: int, settings: EvaluateSettings
+    s: dict[str, Ints], version: int, settings: MeasureSettings
 ) -> Agreement:
     same, fixed, broken, right = s["rival"]
     n, level = int(s["n"].sum()), settings.level
@@ -302,7 +302,7 @@ def _agreement(
 
 def _notes(
     tally: Tally,
-    settings: EvaluateSettings,
+    settings: MeasureSettings,
     *,
     unanswered: int,
     ranks: Ranks | None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tasks.bucketed import design_effect, shares_by_bucket
-from tasks.evaluation import Binning, EvaluateSettings, ReliabilityBin
+from tasks.evaluation import Binning, MeasureSettings, ReliabilityBin
 from tasks.intervals import Floats, Ints
 from tasks.measured import CoveragePoint
 from tasks.tally import REACH, STEPS, from_fixed
@@ -13,7 +13,7 @@ from tasks.tally import REACH, STEPS, from_fixed
 COVERAGES = np.linspace(0.05, 1, 20)
 
 
-def bins_of(s: dict[str, Ints], settings: EvaluateSettings) -> Ints:
+def bins_of(s: dict[str, Ints], settings: MeasureSettings) -> Ints:
     """Return the reliability bin of each step of confidence, numbered without gaps."""
     n = s["step_n"].sum(0).astype(np.float64)
     if settings.binning == Binning.MASS:
@@ -33,7 +33,7 @@ def binned(values: Floats, bins: Ints) -> Floats:
     return np.asarray(values @ member, np.float64)
 
 
-def null_ece(s: dict[str, Ints], bins: Ints, settings: EvaluateSettings) -> Floats:
+def null_ece(s: dict[str, Ints], bins: Ints, settings: MeasureSettings) -> Floats:
     """Return draws of the ECE of a model whose confidences are exactly right.
 
     Right answers of a bin are then a sum of coins of known chances, near enough normal;
@@ -51,7 +51,7 @@ def null_ece(s: dict[str, Ints], bins: Ints, settings: EvaluateSettings) -> Floa
     return np.asarray(np.abs(luck * sd).sum(1) / total, np.float64)
 
 
-def coverage(s: dict[str, Ints], settings: EvaluateSettings) -> list[CoveragePoint]:
+def coverage(s: dict[str, Ints], settings: MeasureSettings) -> list[CoveragePoint]:
     """Return top-1 of the surest images, at rising shares of them."""
     n = np.cumsum(s["step_n"][:, ::-1], axis=1)
     right = np.cumsum(s["step_right"][:, ::-1], axis=1)
@@ -67,7 +67,7 @@ def coverage(s: dict[str, Ints], settings: EvaluateSettings) -> list[CoveragePoi
 
 
 def reliability(
-    s: dict[str, Ints], bins: Ints, settings: EvaluateSettings
+    s: dict[str, Ints], bins: Ints, settings: MeasureSettings
 ) -> list[ReliabilityBin]:
     """Return confidence and accuracy of each bin."""
     n = binned(s["step_n"].astype(np.float64), bins)

@@ -9,7 +9,7 @@ from scipy.stats import t as student
 
 from data_contracts.references import Estimate
 from tasks.bucketed import bootstrap, clipped
-from tasks.evaluation import EvaluateSettings
+from tasks.evaluation import MeasureSettings
 from tasks.intervals import Floats
 from tasks.ranking import Ranked, by_value, ranked, slack
 from tasks.tally import STEPS, Tally
@@ -27,7 +27,7 @@ class Ranks(NamedTuple):
     exact: bool
 
 
-def measure_ranks(tally: Tally, settings: EvaluateSettings) -> Ranks:
+def measure_ranks(tally: Tally, settings: MeasureSettings) -> Ranks:
     """Return ROC AUC and average precision of each class, and their means."""
     positive, every = tally.sums["ranks"]
     off = slack(positive.sum(0), every.sum(0))

@@ -6,13 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_contracts.errors import UsageError
-from tasks.evaluation import EvaluateSettings
+from tasks.evaluation import MeasureSettings
 from tasks.metrics import evaluate
 from tasks.ranking import ranked, risk_area, slack
 from tasks.tallied import measure
 from tasks.tally import BUCKETS, STEPS, Tally, bucket_of, step_of
 
-QUICK = EvaluateSettings(draws=200)
+QUICK = MeasureSettings(draws=200)
 NAMES = [f"class {i}" for i in range(10)]
 
 
@@ -87,7 +87,7 @@ def test_figures_agree_with_scikit_learn_to_the_last_digit():
     found, answers = measured(probs, labels, groups), probs.argmax(1)
     ours = values(found)
     for average in ("macro", "weighted", "micro"):
-        p, r, f, _ = metrics.precision_recall_fscore_support(
+        p, _, f, _ = metrics.precision_recall_fscore_support(
             labels, answers, average=average
         )
         assert ours[f"{average}_f1"] == pytest.approx(f, abs=1e-15)
@@ -230,7 +230,7 @@ def test_a_class_never_predicted_has_no_precision_and_is_said():
 
 
 def test_one_class_of_images_leaves_ranks_not_run():
-    probs, labels, groups = sample(50, 3)
+    probs, _, groups = sample(50, 3)
     found = measured(probs, np.zeros(50, int), groups)
     assert set(found.not_run) == {"roc_auc", "average_precision"}
     assert "only one class" in found.not_run["roc_auc"]
