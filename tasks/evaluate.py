@@ -232,7 +232,8 @@ def slices_of(dataset: Dataset, rows: Array) -> dict[str, Array]:
         kind: _named(columns[kind][rows], dataset.names(f"{kind}_names"))
         for kind in ("domain", "coarse")
     }
-    slices["training images"] = _shots(dataset, rows)
+    if dataset.has("use"):
+        slices["training images"] = _shots(dataset, rows)
     slices["size"] = np.array(edges, object)[np.searchsorted(SIDES, side, "right")]
     slices["era"] = np.array([f"era {era}" for era in columns["era"][rows]], object)
     return {name: values for name, values in slices.items() if len(set(values)) > 1}

@@ -319,8 +319,8 @@ def _notes(
     ]
     if never:
         notes.append(
-            f"{never:,} classes with images are never predicted; their precision counts"
-            " as 0 in averages."
+            f"Never predicted, though there are images: {never:,} of the classes; their"
+            " precision counts as 0 in averages."
         )
     if excluded := int(s["excluded"][0]):
         notes.append(

@@ -226,7 +226,7 @@ def test_a_class_never_predicted_has_no_precision_and_is_said():
     found = measured(probs, labels, groups)
     assert found.per_class[2].precision is None
     assert found.per_class[2].recall.value == 0
-    assert "1 classes with images are never predicted" in " ".join(found.notes)
+    assert "Never predicted, though there are images: 1" in " ".join(found.notes)
 
 
 def test_one_class_of_images_leaves_ranks_not_run():
