@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from data_contracts.references import Estimate
 from tasks.bucketed import bootstrap, clipped
@@ -43,7 +43,7 @@ def measure_ranks(tally: Tally, settings: MeasureSettings) -> Ranks:
             draws=draws,
             seed=settings.seed,
         ).T
-    reach = float(student.ppf(0.5 + settings.level / 2, tally.rank_buckets - 1))
+    reach = float(stdtrit(tally.rank_buckets - 1, 0.5 + settings.level / 2))
     n = tally.n
 
     def around(v: float, drawn: Floats) -> Estimate | None:
