@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,24 @@ class Rights:
     candidate: Floats
     champion: Floats
     groups: Ints
+
+
+def write_rights(path: Path, rights: Rights) -> None:
+    """Keep how often both models are right on each image; `read_rights` reads it."""
+    np.savez(
+        path,
+        candidate=rights.candidate,
+        champion=rights.champion,
+        groups=rights.groups,
+    )
+
+
+def read_rights(path: Path) -> Rights | None:
+    """Return what `write_rights` kept, None where it kept nothing."""
+    if not path.exists():
+        return None
+    with np.load(path) as kept:
+        return Rights(kept["candidate"], kept["champion"], kept["groups"])
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from tasks.inpaint import repaired_as_trained
 from tasks.lessons import labels_to_learn
 from tasks.measured import Measured
 from tasks.progress import Progress
+from tasks.record import count_use, test_set_of, wear
 from tasks.register import manifest_of
 from tasks.robustness import keys_of
 from tasks.slicing import USUAL, slices_by
@@ -119,6 +120,9 @@ def measure_version(
         settings=settings,
         champion=rival.version if rival else None,
     )
+    if own:
+        used = _used(source, model)
+        found = found.model_copy(update={"notes": [*found.notes, used]})
     if strange:
         found = found.model_copy(update={"notes": [*found.notes, strange]})
     result = MeasuredVersion(
@@ -133,6 +137,16 @@ def measure_version(
         write_over(path, result.model_dump_json(indent=1))
     log.info("evaluate  %s images, %s", f"{found.n:,}", path)
     return result
+
+
+def _used(source: DatasetRef, model: ModelRef) -> str:
+    """Note that a test split was looked at, and say how often it was."""
+    test_set, root = test_set_of(source), Path(model.uri).parents[1]
+    what = f"version {model.version}"
+    used = count_use(
+        root, test_set["digest"], by="evaluate", model=model.name, what=what
+    )
+    return wear(used, test_set["images"]).detail
 
 
 def folder_of(runs: str, model: ModelRef, source: DatasetRef, *parts: Any) -> str:

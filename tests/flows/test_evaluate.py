@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 
 from data_contracts.errors import ContractError, UsageError
+from data_contracts.references import Verdict
 from flows.evaluate import EvaluateConfig, run
+from tasks.gate_machine import infrastructure, latency
+from tasks.gate_settings import Latency
 from tasks.measure import SlicedSettings
 from tests.flows.test_train import folder_of
 
@@ -88,3 +91,26 @@ def test_images_without_labels_cannot_be_evaluated_on(trained, tmp_path):
         cv2.imwrite(str(root / f"{i}.png"), noise)
     with pytest.raises(ContractError, match="label"):
         evaluated(data=str(root))
+
+
+def test_a_trained_version_answers_alike_in_a_fresh_process_and_as_fast_as_itself(
+    trained,
+):
+    folder = Path(trained.model.uri) / "model"
+    found = infrastructure(folder)
+    assert found.verdict == Verdict.PASS, found.detail
+    same = latency(Latency(limit=4, rounds=10), folder, folder, level=0.95)
+    assert same.verdict == Verdict.PASS, same.detail
+
+
+def test_the_gate_records_what_it_rests_on_and_how_often_the_test_set_was_used(trained):
+    gate = json.loads((Path(trained.model.uri) / "gate.json").read_text())
+    evidence = gate["evidence"]
+    assert evidence["test_set"]["used"] == 1
+    assert evidence["test_set"]["images"] == trained.images["test"]
+    for key in ("split", "checkpoint", "config", "lock_file", "versions", "dataset"):
+        assert evidence[key], key
+    assert evidence["champion_checkpoint"] is None
+    assert "used 1 time," in gate["checks"][-1]["detail"]
+    notes = evaluated().measured.found.notes
+    assert any("used 2 times" in note for note in notes)
