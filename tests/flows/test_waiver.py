@@ -1,5 +1,6 @@
 """A person waives an inconclusive gate in Prefect's form, by name and reason."""
 
+import contextvars
 import threading
 import time
 
@@ -75,7 +76,8 @@ def test_a_name_and_a_reason_promote_and_none_does_not(
                         return
                 time.sleep(0.3)
 
-    person = threading.Thread(target=answer)
+    # A thread starts without the settings that name the server.
+    person = threading.Thread(target=contextvars.copy_context().run, args=(answer,))
     person.start()
     result = asks()
     person.join()
