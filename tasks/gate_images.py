@@ -170,8 +170,6 @@ def must_stay_right(check: MustStayRight, matches: Sequence[Match]) -> CheckResu
     return CheckResult(
         check="must stay right",
         verdict=verdict,
-        value=float(len(wrong)),
-        limit=0.0,
         n=len(names),
         detail=detail,
     )

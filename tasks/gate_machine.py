@@ -67,8 +67,6 @@ def infrastructure(folder: Path | None) -> CheckResult:
     return CheckResult(
         check=name,
         verdict=verdict,
-        value=apart,
-        limit=NEAR,
         n=len(first),
         detail=f"It loads in a fresh process and {said}.",
     )
