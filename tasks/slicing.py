@@ -16,7 +16,6 @@ from tasks.evaluate import slices_of
 # Columns of many values are cut to the commonest.
 MOST = 40
 FEW_NUMBERS = 10  # different whole numbers that stay slices of their own
-CODES = {"label": "label_names", "coarse": "coarse_names", "domain": "domain_names"}
 USUAL = ("domain", "coarse", "size", "brightness", "era")
 
 
@@ -42,7 +41,8 @@ def slices_by(
     Raises:
         UsageError: There is no such column.
     """
-    found = {name: _slice(dataset, rows, name, bins=bins) for name in wanted}
+    usual = slices_of(dataset, rows)
+    found = {name: _slice(dataset, rows, name, usual, bins=bins) for name in wanted}
     return {
         name: Slice(*slice_)
         for name, slice_ in found.items()
@@ -50,13 +50,15 @@ def slices_by(
     }
 
 
-def _slice(dataset: Dataset, rows: Array, name: str, *, bins: int) -> Slice:
+def _slice(
+    dataset: Dataset, rows: Array, name: str, usual: dict[str, Array], *, bins: int
+) -> Slice:
     if name in ("size", "era", "domain", "coarse"):
-        return by_text(slices_of(dataset, rows).get(name, np.full(len(rows), "")))
+        return by_text(usual.get(name, np.full(len(rows), "")))
     if name == "brightness":
         return by_quantile(dataset.column("mean")[rows], bins=bins)
-    if name in CODES:
-        names = np.array([*dataset.names(CODES[name]), ""], object)
+    if name == "label":
+        names = np.array([*dataset.names("label_names"), ""], object)
         return by_text(names[dataset.column(name)[rows]])
     numbers = dataset.names("number_names")
     if name in numbers:
