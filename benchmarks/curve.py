@@ -182,6 +182,7 @@ def theirs(
     else:
         net = torchvision.models.resnet18(num_classes=classes)
     net = net.to(memory_format=torch.channels_last)
+
     def warmed(averages: Any, current: Any, count: Any) -> None:
         """Move the average as ours does, early steps by more."""
         decay = min(0.995, (1 + float(count)) / (10 + float(count)))

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
-from prefect import flow
 from pydantic import Field
 
 from data_contracts.config import Settings
@@ -16,6 +14,7 @@ from data_contracts.references import (
     Reference,
 )
 from flows import workspace
+from flows.as_flow import as_flow, run_flow
 from flows.result import Clock, percent
 from tasks.clean import CleanSettings, clean_dataset
 from tasks.decode import DecodeSettings
@@ -97,39 +96,8 @@ class EvaluateResult(Reference):
         return self.model_dump(mode="json")
 
 
-@flow(name="evaluate")
-def evaluate(
-    name: str,
-    data: str | None = None,
-    version: int | None = None,
-    out: str | None = None,
-    source: SourceSettings = SourceSettings(),
-    evaluate: SlicedSettings = SlicedSettings(),
-) -> EvaluateResult:
-    """Measure a registered version on labelled images and write one page.
-
-    Args:
-        name: Name of the model; NAME@V is version V.
-        data: Labelled images; none: the version's own test split.
-        version: Version; none is the champion.
-        out: Folder of the page; none: one of the workspace.
-        source: What to list.
-        evaluate: How to measure.
-    """
-    return run_stages(
-        EvaluateConfig(
-            name=name,
-            data=data,
-            version=version,
-            out=out,
-            source=source,
-            evaluate=evaluate,
-        )
-    )
-
-
 def run_stages(config: EvaluateConfig) -> EvaluateResult:
-    """Run every stage in order; inside a flow run each is a Prefect task."""
+    """Measure a registered version on labelled images and write one page."""
     workspace.prepare()
     models, clock = str(workspace.models_root()), Clock()
     model = find_version(models, *named_version(config.name, config.version))
@@ -189,10 +157,9 @@ def images_of(
         return denoise_dataset(cleaned, treat), [report]
 
 
+evaluate = as_flow(run_stages, name="evaluate")
+
+
 def run(config: EvaluateConfig) -> EvaluateResult:
     """Evaluate as a Prefect flow if a server is named, else in plain Python."""
-    if not os.environ.get("PREFECT_API_URL"):
-        return run_stages(config)
-    sections = {name: getattr(config, name) for name in EvaluateConfig.model_fields}
-    result: EvaluateResult = evaluate(**sections)
-    return result
+    return run_flow(evaluate, run_stages, config)
