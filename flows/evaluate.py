@@ -87,6 +87,7 @@ class EvaluateResult(Reference):
                 f"  {'agrees':<9} {percent(agreement.same)} with version"
                 f" {agreement.version}; top-1 {change}"
             )
+        lines += [f"  {'note':<9} {note}" for note in self.measured.warnings]
         if found.excluded:
             lines.append(f"  {'left out':<9} {found.excluded:,} images")
         return "\n".join([*lines, f"  {'report':<9} {self.report}"])

@@ -13,7 +13,7 @@ from data_contracts.config import digest
 from data_contracts.dataset import NONE, Array
 from data_contracts.errors import ContractError, UsageError
 from data_contracts.references import DatasetRef, ModelRef, Reference
-from data_contracts.store import Dataset, storage_errors
+from data_contracts.store import Dataset, holds_dataset, storage_errors
 from models.durable import write_over
 from tasks.evaluate import in_order
 from tasks.evaluation import MeasureSettings
@@ -26,7 +26,7 @@ from tasks.record import count_use, test_set_of, wear
 from tasks.register import manifest_of
 from tasks.robustness import keys_of
 from tasks.slicing import USUAL, slices_by
-from tasks.split import TEST
+from tasks.split import TEST, TRAIN, VAL
 from tasks.stage import stage_task
 from tasks.tallied import measure
 from tasks.tally import Tally
@@ -54,6 +54,7 @@ class MeasuredVersion(Reference):
     data: str = Field(description="What the images are, in words.")
     source: DatasetRef
     temperature: float = Field(description="What logits are divided by.")
+    warnings: list[str] = Field(description="What makes the figures other than fair.")
     found: Measured
 
 
@@ -120,16 +121,16 @@ def measure_version(
         settings=settings,
         champion=rival.version if rival else None,
     )
+    warnings = [strange, "" if own else _learnt(dataset, rows, model)]
     if own:
         used = _used(source, model)
         found = found.model_copy(update={"notes": [*found.notes, used]})
-    if strange:
-        found = found.model_copy(update={"notes": [*found.notes, strange]})
     result = MeasuredVersion(
         model=model,
         data=place,
         source=source,
         temperature=float(predictor.meta["temperature"]),
+        warnings=[said for said in warnings if said],
         found=found,
     )
     with storage_errors(folder):
@@ -147,6 +148,26 @@ def _used(source: DatasetRef, model: ModelRef) -> str:
         root, test_set["digest"], by="evaluate", model=model.name, what=what
     )
     return wear(used, test_set["images"]).detail
+
+
+def _learnt(dataset: Dataset, rows: Array, model: ModelRef) -> str:
+    """Say how many of the files the version was trained or tuned on, '' if none.
+
+    Only copies of the same bytes are found; '' too where its dataset is gone.
+    """
+    source = own_source(model)
+    if not holds_dataset(source.uri):
+        return ""
+    columns = Dataset(source).columns("use", "sha256")
+    used = columns["sha256"][np.isin(columns["use"], [TRAIN, VAL])]
+    files = dataset.column("sha256")[rows].astype(str)
+    known = int(np.isin(files, used.astype(str)).sum())
+    if not known:
+        return ""
+    return (
+        f"The version was trained or tuned on {known:,} of these {len(rows):,} files:"
+        " the figures flatter it. Give images that it has not seen."
+    )
 
 
 def folder_of(runs: str, model: ModelRef, source: DatasetRef, *parts: Any) -> str:
