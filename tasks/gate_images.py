@@ -78,10 +78,20 @@ def slices(check: Slices, match: Match, settings: GateSettings) -> list[CheckRes
             CheckResult(
                 check=f"{match.name}: slices",
                 verdict=Verdict.NOT_RUN,
-                detail=f"No slice has {check.min_images:,} images.",
+                detail=_no_slice(check, match),
             )
         ]
     return [_slices_result(check, rows, small, match, settings)]
+
+
+def _no_slice(check: Slices, match: Match) -> str:
+    there = match.slices or {}
+    if unknown := [name for name in check.by if name not in there]:
+        return (
+            f"These images are not sliced by {', '.join(unknown)}, but by"
+            f" {', '.join(there) or 'nothing'}."
+        )
+    return f"No slice has {check.min_images:,} images."
 
 
 def _slices_result(

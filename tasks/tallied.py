@@ -74,26 +74,7 @@ def measure(
     _must_hold(tally)
     present = np.flatnonzero(s["images"].sum(0))
     bins = bins_of(s, settings)
-    columns = _columns(tally, present, bins)
-    value, low, high = _resampled(columns, settings)
-    figures = {
-        name: clipped(v, lo, hi, n=n, top=TOPS.get(name, 1.0))
-        for name, v, lo, hi in zip(AVERAGES, value, low, high, strict=False)
-    }
-    figures["balanced_accuracy"] = figures["macro_recall"]
-    figures["top1"] = shares_by_bucket(s["correct"], s["n"], settings.level)[0]
-    if s["answered"].sum() == n:  # the same figure by another name
-        figures["micro_f1"] = figures["top1"]
-    figures["top5"] = shares_by_bucket(s["top5"], s["n"], settings.level)[0]
-    f1 = [
-        clipped(v, lo, hi, n=n)
-        for v, lo, hi in zip(
-            value[len(AVERAGES) :],
-            low[len(AVERAGES) :],
-            high[len(AVERAGES) :],
-            strict=True,
-        )
-    ]
+    figures, f1 = _sum_figures(tally, _columns(tally, present, bins), settings)
     not_run = _not_run(tally, present)
     ranks = None if not_run else measure_ranks(tally, settings)
     if ranks is not None:
@@ -123,6 +104,24 @@ def measure(
         not_run=not_run,
         notes=_notes(tally, settings, unanswered=unanswered, ranks=ranks),
     )
+
+
+def _sum_figures(
+    tally: Tally, columns: Columns, settings: MeasureSettings
+) -> tuple[dict[str, Estimate], list[Estimate]]:
+    """Return the figures that sums make, and F1 of each class with images."""
+    s, n, own = tally.sums, tally.n, len(AVERAGES)
+    rows = list(zip(*_resampled(columns, settings), strict=True))
+    figures = {
+        name: clipped(*row, n=n, top=TOPS.get(name, 1.0))
+        for name, row in zip(AVERAGES, rows[:own], strict=True)
+    }
+    figures["balanced_accuracy"] = figures["macro_recall"]
+    figures["top1"] = shares_by_bucket(s["correct"], s["n"], settings.level)[0]
+    figures["top5"] = shares_by_bucket(s["top5"], s["n"], settings.level)[0]
+    if s["answered"].sum() == n:  # the same figure by another name
+        figures["micro_f1"] = figures["top1"]
+    return figures, [clipped(*row, n=n) for row in rows[own:]]
 
 
 def _must_hold(tally: Tally) -> None:

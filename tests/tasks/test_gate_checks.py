@@ -131,6 +131,8 @@ def test_slices_that_are_not_sure_stop_only_who_asks_for_it():
     assert verdict(sliced(0), {"check": "slices", "margin": 0.1}) == PASS
     few = {"check": "slices", "min_images": 900}
     assert judged(sliced(0), few).checks[-1].verdict == Verdict.NOT_RUN
+    (*_, said) = judged(sliced(0), {"check": "slices", "by": ["weather"]}).checks
+    assert said.detail == "These images are not sliced by weather, but by domain."
 
 
 def test_slices_of_equal_models_hardly_ever_fail():
