@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -41,10 +42,17 @@ def infrastructure(folder: Path | None) -> CheckResult:
     if folder is None:
         detail = "There are no weights to load."
         return CheckResult(check=name, verdict=Verdict.NOT_RUN, detail=detail)
-    command = [sys.executable, "-m", "tasks.gate_machine", str(folder)]
+    command = [sys.executable, "-m", "tasks.gate_machine", str(folder.resolve())]
+    # This process may hold most of an accelerator: the other takes what it needs.
+    environ = os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     try:
         done = subprocess.run(
-            command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE
+            command,
+            cwd=ROOT,
+            env=environ,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
         )
     except subprocess.TimeoutExpired:
         said = f"A fresh process did not answer within {PATIENCE} s."
