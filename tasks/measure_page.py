@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from data_contracts.references import ContractReport, Estimate
 from models.durable import write_over
+from tasks.evaluation import SliceRow
 from tasks.figures import Bin, lines, reliability
 from tasks.measure import MeasuredVersion
 from tasks.measured import ClassFigures, Measured
@@ -44,6 +46,7 @@ FIGURES = {
     ),
 }
 WORST = 40
+MANY = 12  # slices of a column shown
 
 
 @stage_task()
@@ -91,6 +94,7 @@ def render(measured: MeasuredVersion, contracts: list[ContractReport]) -> str:
                 for row in found.reliability
             ]
         ),
+        slices={name: _shown(rows) for name, rows in found.slices.items()},
         classes=ranked[:WORST],
         hidden=max(len(ranked) - WORST, 0),
         contracts=[
@@ -152,6 +156,17 @@ def coverage_rows(found: Measured) -> list[tuple[float, float, Estimate]]:
         if point is not None and point not in picked:
             picked.append(point)
     return [(p.coverage, p.confidence, p.top1) for p in picked]
+
+
+def _shown(rows: Sequence[SliceRow]) -> tuple[list[SliceRow], int]:
+    """Return the slices of a column to show and how many more there are.
+
+    Many come with the lowest top-1 first; few stay in their order.
+    """
+    if len(rows) <= MANY:
+        return list(rows), 0
+    lowest = sorted(rows, key=lambda row: row.top1.value)
+    return lowest[:MANY], len(rows) - MANY
 
 
 def _worst_first(row: ClassFigures) -> tuple[bool, float, str]:
