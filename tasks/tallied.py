@@ -229,12 +229,22 @@ def _per_class(
             predicted=int(given[c]),
             precision=precision[c] if given[c] else None,
             recall=recall[c] if support[c] else None,
-            f1=f1[c].model_copy(update={"n": int(support[c])}) if c in f1 else None,
+            f1=_f1(f1[c], precision[c], recall[c]) if c in f1 else None,
             average_precision=ranks.precision[c] if ranks else None,
             roc_auc=ranks.auc[c] if ranks else None,
         )
         for c in range(tally.k)
     ]
+
+
+def _f1(found: Estimate, precision: Estimate, recall: Estimate) -> Estimate:
+    """Return F1 of a class; where resamples never differ, between its parts' ends."""
+    ends = found.low, found.high
+    if found.low == found.high:
+        parts = ((precision.low, recall.low), (precision.high, recall.high))
+        low, high = (2 * p * r / (p + r) if p + r else 0.0 for p, r in parts)
+        ends = min(low, found.value), max(high, found.value)
+    return Estimate(value=found.value, low=ends[0], high=ends[1], n=recall.n)
 
 
 def _slices(tally: Tally, settings: MeasureSettings) -> dict[str, list[SliceRow]]:

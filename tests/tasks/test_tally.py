@@ -226,6 +226,7 @@ def test_a_class_never_predicted_has_no_precision_and_is_said():
     found = measured(probs, labels, groups)
     assert found.per_class[2].precision is None
     assert found.per_class[2].recall.value == 0
+    assert found.per_class[2].f1.low == 0 < found.per_class[2].f1.high
     assert "Never predicted, though there are images: 1" in " ".join(found.notes)
 
 
