@@ -29,6 +29,9 @@ VERBS = {
     "train": Verb("flows.train", "TrainConfig", "run", "Images in, a gated model out"),
     "update": Verb("flows.update", "UpdateConfig", "run", "Teach a model new images"),
     "predict": Verb("flows.predict", "PredictConfig", "run", "Label images by a model"),
+    "explain": Verb(
+        "flows.explain", "ExplainConfig", "run", "Show why a model says so"
+    ),
     "pretrain": Verb(
         "flows.pretrain", "PretrainConfig", "run", "Learn features without labels"
     ),
