@@ -10,7 +10,8 @@ from data_contracts.dataset import Array
 from models.explain.how import How
 from tasks.inference import Floats, Predictor
 
-MOST = 12  # segments hidden at most
+SHARE = 4  # of the segments, one in so many is hidden at most
+BLOCK = 16  # images at once, each with as many copies as segments are hidden
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +20,7 @@ class Change:
 
     Attributes:
         image: Without them (h w 3), uint8.
-        hidden: Segments hidden: the fewest that change the answer, or MOST.
+        hidden: Segments hidden: the fewest that change the answer, else a quarter.
         segments: In all.
         share: Of the pixels hidden.
         before: Probability of the explained class.
@@ -71,21 +72,32 @@ def what_changes(
         targets: The explained class of each (n,).
         how: Cuts the segments and says what stands for hidden pixels.
     """
+    found: list[Change] = []
+    for start in range(0, len(images), BLOCK):
+        here = slice(start, start + BLOCK)
+        found += _changes(predictor, images[here], maps[here], targets[here], how)
+    return found
+
+
+def _changes(
+    predictor: Predictor, images: Array, maps: Floats, targets: Array, how: How
+) -> list[Change]:
     own, nothing = _cut(predictor, images, how)
     worth = _by_segment(maps, own, segments=how.cells**2)
-    chance = np.random.default_rng((how.seed, 3)).random(worth.shape)
-    chance[~np.isfinite(worth)] = -np.inf
+    most = max(1, how.cells**2 // SHARE)
+    drawn = np.random.default_rng((how.seed, 3)).random(worth.shape)
+    chance = np.where(np.isfinite(worth), drawn, -np.inf)
     before = predictor(images)
-    after, drawn = (
-        predictor(_without(images, nothing, own, order)).reshape(
-            len(images), MOST, before.shape[1]
+    after, without = (
+        predictor(_without(images, nothing, own, order, most=most)).reshape(
+            len(images), most, before.shape[1]
         )
         for order in (worth, chance)
     )
     return [
         _change(predictor, images[i], nothing[i], own[i], worth[i], int(target), found)
         for i, (target, *found) in enumerate(
-            zip(targets, before, after, drawn, strict=True)
+            zip(targets, before, after, without, strict=True)
         )
     ]
 
@@ -120,11 +132,13 @@ def _first(worth: Array) -> Array:
     return np.argsort(np.argsort(-worth, axis=-1, kind="stable"), axis=-1)
 
 
-def _without(images: Array, nothing: Array, own: Array, worth: Array) -> Array:
-    """Return images (n * MOST, h w 3) without the first 1 to MOST segments."""
+def _without(
+    images: Array, nothing: Array, own: Array, worth: Array, *, most: int
+) -> Array:
+    """Return images (n * most, h w 3) without the first 1 to `most` segments."""
     rank = np.take_along_axis(_first(worth), own.reshape(len(own), -1), 1)
     rank = rank.reshape(own.shape)
-    many = rank[:, None] < np.arange(1, MOST + 1)[:, None, None]
+    many = rank[:, None] < np.arange(1, most + 1)[:, None, None]
     hidden = np.where(many[..., None], nothing[:, None], images[:, None])
     return hidden.reshape(-1, *images.shape[1:])
 
@@ -142,8 +156,10 @@ def _change(
     answers = after.argmax(1)
     flips = np.flatnonzero(answers != before.argmax())
     there = int(np.isfinite(worth).sum())
-    last = min(MOST, there) - 1
-    at = int(min(flips[0], last)) if len(flips) else last
+    # Segments that speak against the class are no reason for it.
+    last = max(1, min(len(after), int((worth > 0).sum()))) - 1
+    flips = flips[flips <= last]
+    at = int(flips[0]) if len(flips) else last
     top = _first(worth)[own] <= at
     return Change(
         image=np.where(top[..., None], nothing, image),

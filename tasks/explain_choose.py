@@ -33,7 +33,9 @@ class Answers(NamedTuple):
     @property
     def wrong(self) -> Array:
         """Which answers are other than the given class (n,)."""
-        return (self.given >= 0) & (self.predicted != self.given) & self.good
+        return np.asarray(
+            (self.given >= 0) & (self.predicted != self.given) & self.good
+        )
 
 
 def answers_of(pictures: Pictures, predictor: Predictor) -> Answers:

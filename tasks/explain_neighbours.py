@@ -62,14 +62,15 @@ def nearest_taught(
             pool[start : start + step] = predictor.embed(taught.take(part))
             progress.advance(len(part))
     mean = pool.mean(0)
-    found, cosine = nearest(
+    near, alike = nearest(
         predictor.embed(images) - mean,
         pool - mean,
         apart=(np.full(len(images), -1), np.arange(len(pool))),
         k=min(settings.neighbours, len(rows)),
     )
-    order = np.argsort(-cosine, axis=1)
-    found, cosine = (np.take_along_axis(x, order, 1) for x in (found, cosine))
+    order = np.argsort(-alike, axis=1)
+    found = np.take_along_axis(near, order, 1)
+    cosine = np.take_along_axis(alike, order, 1)
     flat = rows[found.ravel()]
     size = int(predictor.meta["image_size"])
     seen = fitted(taught.take(flat), size=size).reshape(*found.shape, size, size, 3)

@@ -24,21 +24,21 @@ ABOUT = {
     " that show a thing several times.",
     Method.rollout: "Attention rollout multiplies the attention of all layers. It shows"
     " what reaches the answer, whatever the class.",
-    Method.saliency: "Saliency is the size of the logit's gradient by each pixel: where"
-    " a small change of the pixel moves the answer.",
-    Method.smoothgrad: "SmoothGrad is the size of the mean gradient over noisy copies of"
-    " the image.",
-    Method.integrated_gradients: "Integrated gradients share out the change of the logit"
-    " from an image of nothing to this one.",
+    Method.saliency: "Saliency is the size of the logit's gradient by each pixel:"
+    " where a small change of the pixel moves the answer.",
+    Method.smoothgrad: "SmoothGrad is the size of the mean gradient over noisy copies"
+    " of the image.",
+    Method.integrated_gradients: "Integrated gradients share out the change of the"
+    " logit from an image of nothing to this one.",
     Method.expected_gradients: "Expected gradients share out the change of the logit"
     " from usual training images to this one.",
     Method.occlusion: "Occlusion hides a window at a time: how far the logit falls.",
     Method.rise: "RISE shows random parts of the image, and sees which pixels go with a"
     " high logit.",
-    Method.lime: "LIME hides random segments, and fits a line to what the logit does"
-    " near the image.",
-    Method.kernel_shap: "KernelSHAP gives each segment its Shapley value: its mean worth"
-    " over all orders in which segments might be shown.",
+    Method.lime: "LIME hides random segments, and fits a line to what the logit"
+    " does near the image.",
+    Method.kernel_shap: "KernelSHAP gives each segment its Shapley value: its mean"
+    " worth over all orders in which segments might be shown.",
 }
 
 
@@ -105,6 +105,6 @@ def verdict(worth: Sequence[Worth]) -> str:
         return "On these images the maps mark what counts better than both controls do."
     lost = " or ".join(f"the {name}" for name, won in better.items() if not won)
     return (
-        f"On these images the maps do not clearly beat {lost}. Read them with doubt, try"
-        " another method, or explain more images."
+        f"On these images the maps do not clearly beat {lost}. Read them with doubt,"
+        " try another method, or explain more images."
     )

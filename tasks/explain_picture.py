@@ -57,7 +57,7 @@ def overlay(image: Pixels, values: Floats, *, signed: bool) -> Pixels:
     grey = np.repeat(large.mean(-1, keepdims=True) / 255, 3, axis=2)
     strength = 0.25 + 0.6 * np.abs(value)[..., None]
     blended = (1 - strength) * grey + strength * colour
-    return np.rint(np.clip(blended, 0, 1) * 255).astype(np.uint8)
+    return np.asarray(np.rint(np.clip(blended, 0, 1) * 255), np.uint8)
 
 
 def scaled(values: Floats, *, signed: bool) -> Floats:

@@ -82,7 +82,7 @@ class JudgedImages:
             )
             side = int(columns["width"][row]), int(columns["height"][row])
             out[place] = box_mask(corners, side, size=self._size, fit=fit)
-        return out, out.any((1, 2))
+        return out, np.asarray(out.any((1, 2)))
 
 
 @dataclass
@@ -133,7 +133,7 @@ class SourceImages:
             corners = of_class(corners, names, self.given[row])
             side = found.width, found.height
             out[place] = box_mask(corners, side, size=size, fit=self._decode.fit)
-        return out, out.any((1, 2))
+        return out, np.asarray(out.any((1, 2)))
 
 
 def _runs(rows: Array) -> list[tuple[int, int]]:
