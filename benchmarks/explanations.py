@@ -3,7 +3,8 @@
     SIGHTLINE_HOME=/tmp/explanations python benchmarks/explanations.py
 
 Trains the preset `small` on the groceries (64 px, official split) and on made-up
-products that carry boxes (64 px), if that is not done yet under SIGHTLINE_HOME. Then
+products that carry boxes (64 px), if that is not done yet under SIGHTLINE_HOME;
+`--data cards` takes photos of playing cards with boxes. Then
 explains the answers to an even draw of test images by every method, with the budgets
 of `sightline explain`, beside a random map and an edge detector: areas of deletion and
 insertion; energy inside the boxes and pointing, where there are boxes, of images that
@@ -31,8 +32,8 @@ DATA = Path(os.environ.get("SIGHTLINE_TEST_DATA", ROOT.parent / "shared" / "data
 DRAWS = 2_000
 NOISE = 4  # grey levels, standard deviation of what stability adds
 REPEATS = 2  # draws of it
-SLOW = ("rise", "lime", "kernel_shap")  # stability asks them about fewer images
-FEW = 16
+# Stability and shuffled weights ask these about fewer images.
+SLOW, FEW = ("rise", "lime", "kernel_shap"), 16
 
 
 def trained(name: str, *, epochs: int, home: Path) -> Any:
@@ -42,7 +43,7 @@ def trained(name: str, *, epochs: int, home: Path) -> Any:
     from tasks.catalogue_settings import CatalogueSettings
     from tasks.train_settings import TrainSettings
 
-    place = DATA / "grocery" / "manifest.csv"
+    place = {"cards": DATA / "cards"}.get(name, DATA / "grocery" / "manifest.csv")
     if name == "products":
         place = home / "pictures" / "manifest.csv"
         if not place.exists():
@@ -97,7 +98,12 @@ class Bench:
 
         how = ExplainSettings(method=method).how
         return Explainer(
-            self.subject, self.weights, how, background=self.usual, mesh=self.mesh
+            self.subject,
+            self.weights,
+            how,
+            background=self.usual,
+            mesh=self.mesh,
+            batch=FEW if method in SLOW else None,
         )
 
     def measured(self, maps: Any) -> dict[str, Any]:
