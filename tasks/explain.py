@@ -129,11 +129,10 @@ def explain_version(
     )
     changes = what_changes(predictor, images, maps, targets, settings.how)
     near = nearest_taught(predictor, images, taught, settings)
-    signed = settings.method in SIGNED
     stories = [
         Story(
             image=images[i],
-            picture=overlay(images[i], maps[i], signed=signed),
+            picture=overlay(images[i], maps[i], signed=settings.method in SIGNED),
             path=pictures.paths[row],
             given=pictures.given[row],
             known=bool(answers.given[row] >= 0),
@@ -252,6 +251,3 @@ def _enlarged(image: Array, like: Array) -> Array:
 
     size = (like.shape[1], like.shape[0])
     return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_CUBIC))
-
-
-__all__ = ["Answers", "Explained", "Story", "explain_version"]
