@@ -35,6 +35,9 @@ VERBS = {
         "run",
         "Measure a version on any images",
     ),
+    "explain": Verb(
+        "flows.explain", "ExplainConfig", "run", "Show why a model says so"
+    ),
     "pretrain": Verb(
         "flows.pretrain", "PretrainConfig", "run", "Learn features without labels"
     ),
