@@ -31,35 +31,29 @@ class Passed(NamedTuple):
 
 
 def make_step(judge: Judge, *, epsilon: float) -> Callable[..., Any]:
-    """Compile one step of the attack, L-infinity within `epsilon` of the original.
+    """Return one step of the attack, L-infinity within `epsilon` of the original.
 
     The objective is the lead of the wrong class, as far as `ENOUGH`, less `worth` times
     what the score is above its threshold, in units of the score's spread on clean
     images. What was best so far is kept: fooled and unseen before fooled, before not.
 
     Returns:
-        step(weights, state, clean, labels, (threshold, spread, worth), rate) to the
-        next state, of (pixels, best pixels, best rank, best score).
+        step(weights, (threshold, spread, worth, rate), state, clean, labels) to the
+        next state, of (pixels, best pixels, best rank, best score); to be compiled.
     """
 
     def objective(
         pixels: jax.Array, weights: Any, labels: jax.Array, limits: Any
     ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-        threshold, spread, worth = limits
+        threshold, spread, worth, _ = limits
         logits, score = judge(weights, pixels)
         lead = lead_of(logits, labels)
         above = jnp.maximum((score - threshold) / spread, -1)
         value = jnp.minimum(lead, ENOUGH) - worth * above
         return jnp.nan_to_num(value).sum(), (lead, score)
 
-    @jax.jit
     def step(
-        weights: Any,
-        state: Any,
-        clean: jax.Array,
-        labels: jax.Array,
-        limits: Any,
-        rate: jax.Array,
+        weights: Any, limits: Any, state: Any, clean: jax.Array, labels: jax.Array
     ) -> Any:
         pixels, best, rank, kept = state
         slope, (lead, score) = jax.grad(objective, has_aux=True)(
@@ -69,7 +63,7 @@ def make_step(judge: Judge, *, epsilon: float) -> Callable[..., Any]:
         now = fooled * (1.0 + (score <= limits[0]))
         better = now > rank
         best = jnp.where(better[:, None, None, None], pixels, best)
-        after = pixels + rate * epsilon * jnp.sign(slope)
+        after = pixels + limits[3] * epsilon * jnp.sign(slope)
         after = jnp.clip(after, clean - epsilon, clean + epsilon)
         rank, kept = jnp.maximum(rank, now), jnp.where(better, score, kept)
         return jnp.clip(after, 0, 1), best, rank, kept
@@ -91,7 +85,7 @@ def evade(
     """Attack from every start with every worth of the score; keep the best of all.
 
     Args:
-        step: From `make_step`.
+        step: From `make_step`, compiled.
         weights: Of the network and detector, as `judge` takes them.
         clean: Originals (n h w c) in 0..1.
         labels: Their classes (n,).
@@ -106,12 +100,11 @@ def evade(
     for start in starts:
         for worth in worths:
             pixels = jnp.asarray(start)
-            given = tuple(jnp.float32(x) for x in (*limits, worth))
             for place in range(steps + 1):  # the last one only looks
-                rate = jnp.float32(2.5 / steps * (1 - place / (steps + 1)))
-                pixels, best, rank, score = step(
-                    weights, (pixels, best, rank, score), clean, labels, given, rate
-                )
+                rate = 2.5 / steps * (1 - place / (steps + 1))
+                given = tuple(jnp.float32(x) for x in (*limits, worth, rate))
+                state = pixels, best, rank, score
+                pixels, best, rank, score = step(weights, given, state, clean, labels)
     return Passed(np.asarray(best), np.asarray(rank) > 0, np.asarray(score))
 
 

@@ -86,7 +86,7 @@ def squeezing(ask: Ask, pixels: jax.Array, known: Reference) -> jax.Array:
 
 
 def mahalanobis(ask: Ask, pixels: jax.Array, known: Reference) -> jax.Array:
-    """Return the squared distance to the nearest class (Lee et al. 2018, 1807.03888)."""
+    """Return the squared distance to the nearest class (Lee et al., 1807.03888)."""
     apart = ask(pixels)[1][:, None] - known.means
     squares = jnp.einsum("nkd,de,nke->nk", apart, known.precision, apart)
     return jnp.where(known.there, squares, jnp.inf).min(-1)
@@ -182,7 +182,7 @@ def fewer_levels(pixels: jax.Array, bits: int = BITS) -> jax.Array:
 
 @functools.partial(jax.jit, static_argnames="side")
 def median(pixels: jax.Array, side: int = 3) -> jax.Array:
-    """Return the median of the `side` x `side` pixels around each, channel by channel."""
+    """Return the median of the `side` x `side` pixels around each, by channel."""
     h, w = pixels.shape[1:3]
     reach = side // 2
     edges = ((0, 0), (reach, side - 1 - reach), (reach, side - 1 - reach), (0, 0))

@@ -1,4 +1,4 @@
-"""Views of an image that a server answers in its place: re-encoded, or cut at random."""
+"""Views that a server may answer in an image's place: re-encoded, or random cuts."""
 
 from __future__ import annotations
 
@@ -141,16 +141,8 @@ def _quantised(planes: jax.Array, steps: NDArray[np.float32]) -> jax.Array:
 
 def _doubled(planes: jax.Array, axis: int) -> jax.Array:
     """Double the side `axis`: three parts of the nearest sample, one of the next."""
-    n = planes.shape[axis]
-    before = jnp.concatenate(
-        [jax.lax.slice_in_dim(planes, 0, 1, axis=axis)]
-        + [jax.lax.slice_in_dim(planes, 0, n - 1, axis=axis)],
-        axis,
-    )
-    after = jnp.concatenate(
-        [jax.lax.slice_in_dim(planes, 1, n, axis=axis)]
-        + [jax.lax.slice_in_dim(planes, n - 1, n, axis=axis)],
-        axis,
-    )
+    n, places = planes.shape[axis], jnp.arange(planes.shape[axis])
+    before = jnp.take(planes, jnp.maximum(places - 1, 0), axis)
+    after = jnp.take(planes, jnp.minimum(places + 1, n - 1), axis)
     pair = jnp.stack([3 * planes + before, 3 * planes + after], axis + 1) / 4
     return pair.reshape(*planes.shape[:axis], 2 * n, *planes.shape[axis + 1 :])

@@ -1,0 +1,421 @@
+"""Audit a registered version: attack it, try defences, say what was found."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from data_contracts.config import digest
+from data_contracts.dataset import Array
+from data_contracts.errors import UsageError
+from data_contracts.references import DatasetRef, Estimate, ModelRef, Reference, Verdict
+from models.attacks.settings import Attack, stages_of
+from models.durable import write_over
+from tasks.audit_attacks import LEVELS, NOT_BROKEN, WRONG_BEFORE, Attacked, Attacks
+from tasks.audit_defend import smooth, try_hardening, try_watch
+from tasks.audit_detect import try_detectors, why_not
+from tasks.audit_outcome import (
+    AttackRow,
+    CurvePoint,
+    DetectorRow,
+    Fragile,
+    HardeningRow,
+    ResilienceReport,
+    Smoothed,
+    WatchRow,
+)
+from tasks.audit_parts import Parts
+from tasks.audit_settings import ResilienceSettings
+from tasks.audit_subject import Images, Subject, spans, subject_of
+from tasks.audit_wear import cover, wear
+from tasks.audit_words import ABOUT, findings
+from tasks.inference import BATCH
+from tasks.masking import alarms
+from tasks.register import manifest_of
+from tasks.scores import score, shares
+from tasks.stage import stage_task
+
+log = logging.getLogger("sightline")
+
+VERSION = 1
+SHOWN = 8  # of the most fragile images
+T = TypeVar("T")
+
+
+class Audited(Reference):
+    """A finished audit, and where all of it lies."""
+
+    folder: str
+    verdict: Verdict
+
+    @property
+    def report(self) -> ResilienceReport:
+        """What was found."""
+        path = Path(self.folder) / "audit.json"
+        return ResilienceReport.model_validate_json(path.read_text("utf-8"))
+
+
+@stage_task()
+def audit_version(
+    model: ModelRef,
+    settings: ResilienceSettings,
+    *,
+    models: str,
+    audits: str,
+    given: DatasetRef | None,
+    limit: int,
+) -> Audited:
+    """Put a version through everything, and keep what was found beside the runs.
+
+    Every finished part is kept: the same audit, run again, goes on where it stopped.
+
+    Args:
+        model: The version.
+        settings: How hard, and which defences.
+        models: Folder of the registry.
+        audits: Folder of all audits.
+        given: Dataset to judge on in place of the version's own test split.
+        limit: Most images to attack.
+
+    Raises:
+        ContractError: There is no image to judge on.
+        UsageError: The model knows one class, or answers no numbers.
+    """
+    subject = subject_of(model, models=models, given=given, limit=limit)
+    weights = digest(manifest_of(model)["files"])
+    images = digest([int(key) for key in subject.test.keys])
+    name = digest(settings, VERSION, weights, images)[:8]
+    folder = Path(audits) / f"audit-{model.name}-{model.version}-{name}"
+    done = folder / "audit.json"
+    if done.exists():
+        log.info("audit     already done (%s)", folder.name)
+    else:
+        attacks = Attacks(subject, Parts(folder / "parts"), seed=settings.seed)
+        write_over(done, _audit(attacks, settings).model_dump_json(indent=1))
+    found = Audited(folder=str(folder), verdict=Verdict.PASS)
+    return found.model_copy(update={"verdict": found.report.verdict})
+
+
+def _audit(attacks: Attacks, settings: ResilienceSettings) -> ResilienceReport:
+    subject, clock = attacks.subject, _Clock(attacks.parts.folder / "seconds.json")
+    test = subject.test
+    answered, clean = _clean(subject, settings)
+    log.info("audit     %s images: %.1f %% right", f"{len(test):,}", 100 * clean.value)
+    flat, broken, reason = _slopes(attacks)
+    rows, right, attacked = clock.time(
+        "attacks", lambda: _attacks(attacks, settings, reason)
+    )
+    curve, smallest = clock.time("curve", lambda: _curve(attacks, settings, reason))
+    worn = clock.time("wear", lambda: wear(attacks, settings))
+    covered = clock.time("covered", lambda: cover(attacks, settings))
+    detectors, about = clock.time(
+        "detectors", lambda: _detectors(attacks, attacked, settings)
+    )
+    hardening, watch = clock.time(
+        "hardening", lambda: _hardening(attacks, attacked, settings)
+    )
+    smoothed: Smoothed | None = None
+    if settings.sigma:
+        smoothed = clock.time("smoothing", lambda: smooth(attacks, settings))
+    chance = 1 / len(subject.classes)
+    report = ResilienceReport(
+        model=subject.model,
+        dataset=test.dataset.ref.uri,
+        given=subject.given,
+        images=len(test),
+        groups=int(test.groups.max()) + 1,
+        classes=len(subject.classes),
+        classes_present=len(np.unique(test.labels)),
+        chance=chance,
+        epsilon=settings.epsilon,
+        unanswered=int((~answered).sum()),
+        attacks=[_clean_row(clean), *rows],
+        curve=curve,
+        wear=worn if settings.spoiled else None,
+        covered=covered,
+        detectors=detectors,
+        detectors_about=about,
+        hardening=hardening,
+        watch=watch,
+        smoothed=smoothed,
+        alarms=alarms(
+            right,
+            curve,
+            silent=flat,
+            broken=broken,
+            chance=chance,
+            groups=test.groups,
+            level=settings.level,
+        ),
+        fragile=_fragile(attacks, settings, smallest),
+        findings=[],
+        notes=_notes(subject, settings, reason),
+        seconds=clock.seconds,
+    )
+    return report.model_copy(update={"findings": findings(report)})
+
+
+class _Clock:
+    """Seconds by part, over all runs of one audit."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.seconds: dict[str, float] = {}
+        if path.exists():
+            self.seconds = json.loads(path.read_text())
+
+    def time(self, name: str, work: Callable[[], T]) -> T:
+        """Do `work`, and add its time to the part `name`, also where it is stopped."""
+        start = time.monotonic()
+        try:
+            found = work()
+        finally:
+            spent = time.monotonic() - start + self.seconds.get(name, 0.0)
+            self.seconds[name] = round(spent, 2)
+            write_over(self.path, json.dumps(self.seconds))
+        log.info("audit     %s in %.0f s", name, self.seconds[name])
+        return found
+
+
+def _clean(subject: Subject, settings: ResilienceSettings) -> tuple[Array, Estimate]:
+    """Return who was answered at all (n,), and the share of right answers.
+
+    Raises:
+        UsageError: Nobody was.
+    """
+    test, parts = subject.test, []
+    for start, stop in spans(len(test), BATCH):
+        parts.append(subject.predictor(subject.read(test, np.arange(start, stop))))
+    scores = score(np.concatenate(parts), test.labels)
+    if not scores.answered.any():
+        raise UsageError(
+            f"{subject.model.name} version {subject.model.version} answers no numbers"
+            f" for any of {len(test):,} images: its weights are broken, and there is"
+            " nothing to attack. Train it again, or audit another version."
+        )
+    right = shares(scores.correct, groups=test.groups, level=settings.level)[0]
+    return scores.answered, right
+
+
+def _slopes(attacks: Attacks) -> tuple[Array, Array, str]:
+    """Return whose loss has no slope or a broken one, and why there is none at all."""
+    n = len(attacks.subject.test)
+    try:
+        found = attacks.parts.get(
+            "slopes",
+            lambda: dict(
+                zip(
+                    ("flat", "broken"),
+                    attacks.silent(attacks.subject.test),
+                    strict=True,
+                )
+            ),
+        )
+    except (TypeError, ValueError, NotImplementedError) as error:
+        said = str(error).splitlines()[0][:160]
+        reason = f"the network cannot be differentiated ({said})"
+        return np.zeros(n, bool), np.zeros(n, bool), reason
+    return found["flat"], found["broken"], ""
+
+
+def _clean_row(clean: Estimate) -> AttackRow:
+    return AttackRow(attack="clean", about=ABOUT["clean"], accuracy=clean)
+
+
+def planned(settings: ResilienceSettings, *, side: int) -> dict[str, Attack]:
+    """Return the attacks on all test images, by name; the first is the known one.
+
+    Args:
+        settings: Size and steps.
+        side: Of the images, pixels.
+    """
+    eps = settings.epsilon / LEVELS
+    shared: dict[str, Any] = {"eps": eps, "steps": settings.steps}
+    # As long as changing one sample in 16 by all of epsilon, at 32 pixels.
+    length = eps * side / 2
+    return {
+        "pgd": Attack(method="pgd", **shared),
+        "fgsm": Attack(method="fgsm", random_start=False, eps=eps),
+        "pgd_l2": Attack(
+            method="pgd", norm="l2", eps=length, steps=settings.steps
+        ),
+        "standard": Attack(
+            method="standard", queries=settings.queries, targets=settings.targets,
+            **shared,
+        ),
+    }
+
+
+def _attacks(
+    attacks: Attacks, settings: ResilienceSettings, reason: str
+) -> tuple[list[AttackRow], dict[str, Array], dict[str, Attacked]]:
+    """Run every attack; return its rows, who stayed right, and what was made."""
+    test, side = attacks.subject.test, int(attacks.subject.predictor.meta["image_size"])
+    rows: list[AttackRow] = []
+    right: dict[str, Array] = {}
+    made: dict[str, Attacked] = {}
+
+    def add(name: str, stayed: Array, seconds: float) -> None:
+        right[name] = stayed
+        accuracy = shares(
+            stayed.astype(np.float64), groups=test.groups, level=settings.level
+        )[0]
+        log.info("audit     %s leaves %.1f %%", name, 100 * accuracy.value)
+        rows.append(
+            AttackRow(
+                attack=name,
+                about=ABOUT[name].format(steps=settings.steps, queries=settings.queries),
+                accuracy=accuracy,
+                seconds=round(seconds, 2),
+            )
+        )
+
+    if reason:
+        plan = planned(settings, side=side)
+        square = Attack(
+            method="square", eps=plan["pgd"].eps, queries=settings.queries
+        )
+        found = attacks("square", square, test)
+        rows += [
+            AttackRow(
+                attack=name,
+                about=ABOUT[name].format(steps=settings.steps, queries=settings.queries),
+                verdict=Verdict.NOT_RUN,
+                accuracy=None,
+                detail=f"Not run: {reason}.",
+            )
+            for name in (*plan, "apgd")
+        ]
+        add("square", found.right, found.seconds)
+        return rows, right, {"square": found}
+    for name, attack in planned(settings, side=side).items():
+        found = attacks(name, attack, test)
+        made[name] = found
+        if name == "standard":
+            last = len(stages_of("standard")) - 1
+            gradients = (found.stage == NOT_BROKEN) | (found.stage == last)
+            add("apgd", gradients, 0.0)
+        add(name, found.right, found.seconds)
+    return rows, right, made
+
+
+def _curve(
+    attacks: Attacks, settings: ResilienceSettings, reason: str
+) -> tuple[list[CurvePoint], dict[float, Attacked]]:
+    """Follow accuracy under PGD until chance, on an even pick of the images."""
+    few = attacks.subject.test.few(settings.curve_images)
+    points: list[CurvePoint] = []
+    made: dict[float, Attacked] = {}
+    for levels in sorted(settings.curve) if not reason else ():
+        attack = Attack(method="pgd", eps=levels / LEVELS, steps=settings.steps)
+        found = attacks(f"curve-{levels:g}", attack, few)
+        made[levels] = found
+        accuracy = shares(
+            found.right.astype(np.float64), groups=few.groups, level=settings.level
+        )[0]
+        points.append(CurvePoint(levels=levels, accuracy=accuracy))
+        if not found.right.any():
+            break
+    return points, made
+
+
+def _detectors(
+    attacks: Attacks, attacked: dict[str, Attacked], settings: ResilienceSettings
+) -> tuple[list[DetectorRow], str]:
+    if not settings.detect:
+        return [], "Switched off (audit.detect)."
+    if "pgd" not in attacked:
+        return [], "Not run: the adaptive attack needs gradients, and there are none."
+    if said := why_not(attacks):
+        return [], said
+    side = int(attacks.subject.predictor.meta["image_size"])
+    known = planned(settings, side=side)["pgd"]
+    chosen = {name: attacked[name] for name in ("pgd", "fgsm", "pgd_l2", "standard")}
+    rows = try_detectors(attacks, known, chosen, settings)
+    assert attacks.subject.val is not None
+    return rows, (
+        f"Thresholds let 5 % of {len(attacks.subject.val):,} clean validation images"
+        " be taken for attacks."
+    )
+
+
+def _hardening(
+    attacks: Attacks, attacked: dict[str, Attacked], settings: ResilienceSettings
+) -> tuple[list[HardeningRow], list[WatchRow]]:
+    side = int(attacks.subject.predictor.meta["image_size"])
+    if "pgd" not in attacked:
+        return [], try_watch(attacks, attacked["square"], settings)
+    known = planned(settings, side=side)["pgd"]
+    rows = try_hardening(attacks, known, attacked["pgd"], settings)
+    return rows, try_watch(attacks, attacked["standard"], settings)
+
+
+def _fragile(
+    attacks: Attacks, settings: ResilienceSettings, curve: dict[float, Attacked]
+) -> list[Fragile]:
+    """Return the images that the smallest changes fool, the surest answers first."""
+    few = attacks.subject.test.few(settings.curve_images)
+    rows = []
+    for place, levels in smallest_first(few, attacks.subject, curve)[:SHOWN]:
+        found, name = curve[levels], attacks.subject.classes
+        before = attacks.subject.predictor(
+            attacks.subject.read(few, np.array([place]))
+        )[0]
+        rows.append(
+            Fragile(
+                path=few.paths[place],
+                label=name[int(few.labels[place])],
+                before=name[int(before.argmax())],
+                before_sure=float(before.max()),
+                after=name[int(found.answer[place])],
+                after_sure=float(found.sure[place]),
+                levels=levels,
+                place=place,
+            )
+        )
+    return rows
+
+
+def smallest_first(
+    images: Images, subject: Subject, curve: dict[float, Attacked]
+) -> list[tuple[int, float]]:
+    """Return the places of fooled images and the least levels that fool them.
+
+    Only those count whose copy on 8 bits fools too: what is shown is what is sent.
+    """
+    least: dict[int, float] = {}
+    for levels, found in sorted(curve.items()):
+        fooled = ~found.right & (found.stage != WRONG_BEFORE)
+        fooled &= found.answer != images.labels
+        for place in np.flatnonzero(fooled):
+            least.setdefault(int(place), levels)
+    sure = {place: float(curve[levels].sure[place]) for place, levels in least.items()}
+    return sorted(least.items(), key=lambda item: (item[1], -sure[item[0]]))
+
+
+def _notes(subject: Subject, settings: ResilienceSettings, reason: str) -> list[str]:
+    from models.attacks.settings import fallback_of
+
+    present = np.unique(subject.test.labels)
+    said = [
+        "Attacks change pixels in float32; pictures on this page, detectors and"
+        " defences see them rounded to 8 bits, as a file holds them.",
+        "The attacker knows the network and its weights, except Square, which sees"
+        " answers alone.",
+    ]
+    if fallback := fallback_of("standard", len(subject.classes)):
+        said.append(f"Of standard: {fallback}.")
+    if len(present) == 1:
+        name = subject.classes[int(present[0])]
+        said.append(
+            f"All images are of one class, {name!r}: figures say nothing of the others."
+        )
+    if reason:
+        said.append(f"Attacks along gradients were not run: {reason}.")
+    return said
