@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -15,24 +15,22 @@ from data_contracts.config import digest
 from data_contracts.dataset import Array
 from data_contracts.errors import UsageError
 from data_contracts.references import DatasetRef, Estimate, ModelRef, Reference, Verdict
-from models.attacks.settings import Attack, stages_of
 from models.durable import write_over
-from tasks.audit_attacks import LEVELS, NOT_BROKEN, WRONG_BEFORE, Attacked, Attacks
+from tasks.audit_attacks import Attacked, Attacks
 from tasks.audit_defend import smooth, try_hardening, try_watch
 from tasks.audit_detect import try_detectors, why_not
 from tasks.audit_outcome import (
     AttackRow,
-    CurvePoint,
     DetectorRow,
-    Fragile,
     HardeningRow,
     ResilienceReport,
     Smoothed,
     WatchRow,
 )
 from tasks.audit_parts import Parts
+from tasks.audit_runs import follow_curve, most_fragile, planned, run_attacks
 from tasks.audit_settings import ResilienceSettings
-from tasks.audit_subject import Images, Subject, spans, subject_of
+from tasks.audit_subject import Subject, spans, subject_of
 from tasks.audit_wear import cover, wear
 from tasks.audit_words import ABOUT, findings
 from tasks.inference import BATCH
@@ -44,7 +42,6 @@ from tasks.stage import stage_task
 log = logging.getLogger("sightline")
 
 VERSION = 1
-SHOWN = 8  # of the most fragile images
 T = TypeVar("T")
 
 
@@ -109,9 +106,11 @@ def _audit(attacks: Attacks, settings: ResilienceSettings) -> ResilienceReport:
     log.info("audit     %s images: %.1f %% right", f"{len(test):,}", 100 * clean.value)
     flat, broken, reason = _slopes(attacks)
     rows, right, attacked = clock.time(
-        "attacks", lambda: _attacks(attacks, settings, reason)
+        "attacks", lambda: run_attacks(attacks, settings, reason)
     )
-    curve, smallest = clock.time("curve", lambda: _curve(attacks, settings, reason))
+    curve, smallest = clock.time(
+        "curve", lambda: follow_curve(attacks, settings, reason)
+    )
     worn = clock.time("wear", lambda: wear(attacks, settings))
     covered = clock.time("covered", lambda: cover(attacks, settings))
     detectors, about = clock.time(
@@ -153,7 +152,7 @@ def _audit(attacks: Attacks, settings: ResilienceSettings) -> ResilienceReport:
             groups=test.groups,
             level=settings.level,
         ),
-        fragile=_fragile(attacks, settings, smallest),
+        fragile=most_fragile(attacks, settings, smallest),
         findings=[],
         notes=_notes(subject, settings, reason),
         seconds=clock.seconds,
@@ -228,103 +227,6 @@ def _clean_row(clean: Estimate) -> AttackRow:
     return AttackRow(attack="clean", about=ABOUT["clean"], accuracy=clean)
 
 
-def planned(settings: ResilienceSettings, *, side: int) -> dict[str, Attack]:
-    """Return the attacks on all test images, by name; the first is the known one.
-
-    Args:
-        settings: Size and steps.
-        side: Of the images, pixels.
-    """
-    eps = settings.epsilon / LEVELS
-    shared: dict[str, Any] = {"eps": eps, "steps": settings.steps}
-    # As long as changing one sample in 16 by all of epsilon, at 32 pixels.
-    length = eps * side / 2
-    return {
-        "pgd": Attack(method="pgd", **shared),
-        "fgsm": Attack(method="fgsm", random_start=False, eps=eps),
-        "pgd_l2": Attack(
-            method="pgd", norm="l2", eps=length, steps=settings.steps
-        ),
-        "standard": Attack(
-            method="standard", queries=settings.queries, targets=settings.targets,
-            **shared,
-        ),
-    }
-
-
-def _attacks(
-    attacks: Attacks, settings: ResilienceSettings, reason: str
-) -> tuple[list[AttackRow], dict[str, Array], dict[str, Attacked]]:
-    """Run every attack; return its rows, who stayed right, and what was made."""
-    test, side = attacks.subject.test, int(attacks.subject.predictor.meta["image_size"])
-    rows: list[AttackRow] = []
-    right: dict[str, Array] = {}
-    made: dict[str, Attacked] = {}
-
-    def add(name: str, stayed: Array, seconds: float) -> None:
-        right[name] = stayed
-        accuracy = shares(
-            stayed.astype(np.float64), groups=test.groups, level=settings.level
-        )[0]
-        log.info("audit     %s leaves %.1f %%", name, 100 * accuracy.value)
-        rows.append(
-            AttackRow(
-                attack=name,
-                about=ABOUT[name].format(steps=settings.steps, queries=settings.queries),
-                accuracy=accuracy,
-                seconds=round(seconds, 2),
-            )
-        )
-
-    if reason:
-        plan = planned(settings, side=side)
-        square = Attack(
-            method="square", eps=plan["pgd"].eps, queries=settings.queries
-        )
-        found = attacks("square", square, test)
-        rows += [
-            AttackRow(
-                attack=name,
-                about=ABOUT[name].format(steps=settings.steps, queries=settings.queries),
-                verdict=Verdict.NOT_RUN,
-                accuracy=None,
-                detail=f"Not run: {reason}.",
-            )
-            for name in (*plan, "apgd")
-        ]
-        add("square", found.right, found.seconds)
-        return rows, right, {"square": found}
-    for name, attack in planned(settings, side=side).items():
-        found = attacks(name, attack, test)
-        made[name] = found
-        if name == "standard":
-            last = len(stages_of("standard")) - 1
-            gradients = (found.stage == NOT_BROKEN) | (found.stage == last)
-            add("apgd", gradients, 0.0)
-        add(name, found.right, found.seconds)
-    return rows, right, made
-
-
-def _curve(
-    attacks: Attacks, settings: ResilienceSettings, reason: str
-) -> tuple[list[CurvePoint], dict[float, Attacked]]:
-    """Follow accuracy under PGD until chance, on an even pick of the images."""
-    few = attacks.subject.test.few(settings.curve_images)
-    points: list[CurvePoint] = []
-    made: dict[float, Attacked] = {}
-    for levels in sorted(settings.curve) if not reason else ():
-        attack = Attack(method="pgd", eps=levels / LEVELS, steps=settings.steps)
-        found = attacks(f"curve-{levels:g}", attack, few)
-        made[levels] = found
-        accuracy = shares(
-            found.right.astype(np.float64), groups=few.groups, level=settings.level
-        )[0]
-        points.append(CurvePoint(levels=levels, accuracy=accuracy))
-        if not found.right.any():
-            break
-    return points, made
-
-
 def _detectors(
     attacks: Attacks, attacked: dict[str, Attacked], settings: ResilienceSettings
 ) -> tuple[list[DetectorRow], str]:
@@ -354,49 +256,6 @@ def _hardening(
     known = planned(settings, side=side)["pgd"]
     rows = try_hardening(attacks, known, attacked["pgd"], settings)
     return rows, try_watch(attacks, attacked["standard"], settings)
-
-
-def _fragile(
-    attacks: Attacks, settings: ResilienceSettings, curve: dict[float, Attacked]
-) -> list[Fragile]:
-    """Return the images that the smallest changes fool, the surest answers first."""
-    few = attacks.subject.test.few(settings.curve_images)
-    rows = []
-    for place, levels in smallest_first(few, attacks.subject, curve)[:SHOWN]:
-        found, name = curve[levels], attacks.subject.classes
-        before = attacks.subject.predictor(
-            attacks.subject.read(few, np.array([place]))
-        )[0]
-        rows.append(
-            Fragile(
-                path=few.paths[place],
-                label=name[int(few.labels[place])],
-                before=name[int(before.argmax())],
-                before_sure=float(before.max()),
-                after=name[int(found.answer[place])],
-                after_sure=float(found.sure[place]),
-                levels=levels,
-                place=place,
-            )
-        )
-    return rows
-
-
-def smallest_first(
-    images: Images, subject: Subject, curve: dict[float, Attacked]
-) -> list[tuple[int, float]]:
-    """Return the places of fooled images and the least levels that fool them.
-
-    Only those count whose copy on 8 bits fools too: what is shown is what is sent.
-    """
-    least: dict[int, float] = {}
-    for levels, found in sorted(curve.items()):
-        fooled = ~found.right & (found.stage != WRONG_BEFORE)
-        fooled &= found.answer != images.labels
-        for place in np.flatnonzero(fooled):
-            least.setdefault(int(place), levels)
-    sure = {place: float(curve[levels].sure[place]) for place, levels in least.items()}
-    return sorted(least.items(), key=lambda item: (item[1], -sure[item[0]]))
 
 
 def _notes(subject: Subject, settings: ResilienceSettings, reason: str) -> list[str]:

@@ -14,9 +14,9 @@ from models.attacks.settings import Attack
 from tasks.audit_attacks import LEVELS, Attacked, Attacks
 from tasks.audit_outcome import HardeningRow, RadiusPoint, Smoothed, WatchRow
 from tasks.audit_settings import HardenSettings, ResilienceSettings
-from tasks.audit_subject import Images, over_devices, padded, spans
+from tasks.audit_subject import Images, padded, spans
 from tasks.harden import hardened, views_of
-from tasks.inference import BATCH
+from tasks.inference import BATCH, devices
 from tasks.pixels import perceptual_hash
 from tasks.scores import score, shares
 from tasks.smoothing import ABSTAIN, certify, within
@@ -205,12 +205,14 @@ def _counted(
 
     from models.attacks.balls import keys_of
     from models.defence.smoothing import make_counts
+    from models.defence.spread import over_devices
 
     subject = attacks.subject
     together = max(1, BATCH // subject.part)
     while draws % together:  # a whole number of parts
         together -= 1
-    step = over_devices(make_counts(subject.predictor.logits, draws=together), whole=3)
+    counts = make_counts(subject.predictor.logits, draws=together)
+    step = over_devices(counts, whole=3, mesh=devices())
 
     def count(start: int, stop: int) -> dict[str, Array]:
         where = np.arange(start, stop)

@@ -14,11 +14,12 @@ from models.attacks.settings import Attack
 from tasks.audit_attacks import LEVELS, WRONG_BEFORE, Attacked, Attacks
 from tasks.audit_outcome import DetectorRow
 from tasks.audit_settings import ResilienceSettings
-from tasks.audit_subject import Images, embeddings_of, over_devices, padded, spans
+from tasks.audit_subject import Images, embeddings_of, padded, spans
+from tasks.inference import devices
 from tasks.scores import shares
 
 FALSE_ALARMS = 0.05
-LEAST = 40  # clean validation images, below which a threshold at 5 % means little
+LEAST = 20  # clean validation images, below which a threshold at 5 % means nothing
 BLENDED = "blend"
 
 
@@ -155,14 +156,13 @@ def _evaded(
 ) -> tuple[Array, Array]:
     """Return who was fooled by the attack that knows the detector, and its score."""
     from models.defence.adaptive import evade, make_step
+    from models.defence.spread import over_devices
 
     attacks = score.attacks
     subject = attacks.subject
+    own = functools.partial(judge, score.ask)
     step = over_devices(
-        make_step(
-            functools.partial(judge, score.ask), epsilon=settings.epsilon / LEVELS
-        ),
-        whole=2,
+        make_step(own, epsilon=settings.epsilon / LEVELS), whole=2, mesh=devices()
     )
     weights = subject.predictor.weights, score.known
     first = next(iter(attacked.values()))
@@ -215,6 +215,7 @@ class _Scorer:
 
     def __init__(self, attacks: Attacks, known: Any) -> None:
         from models.defence.detectors import all_scores
+        from models.defence.spread import over_devices
 
         self.attacks, self.known = attacks, known
         predictor = attacks.subject.predictor
@@ -222,7 +223,7 @@ class _Scorer:
         def local(weights: Any, known: Any, pixels: Any) -> Any:
             return all_scores(functools.partial(self.ask, weights), pixels, known)
 
-        self._compiled = over_devices(local, whole=2)
+        self._compiled = over_devices(local, whole=2, mesh=devices())
         self._weights = predictor.weights
 
     def ask(self, weights: Any, pixels: Any) -> Any:

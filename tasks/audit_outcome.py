@@ -115,7 +115,6 @@ class Fragile(Reference):
     after: str
     after_sure: float
     levels: float = Field(description="Smallest change of a sample seen to fool it.")
-    place: int = Field(description="Among the images of the curve.")
 
 
 class ResilienceReport(Reference):

@@ -35,11 +35,11 @@ class Parts:
         if not path.exists():
             start = time.monotonic()
             found = compute()
-            found[SECONDS] = np.float64(time.monotonic() - start)
+            found[SECONDS] = np.array(time.monotonic() - start)
             aside = path.with_name(f".{uuid4().hex}.npz")
             with storage_errors(str(path)):
                 try:
-                    np.savez_compressed(aside, **found)
+                    np.savez_compressed(aside, allow_pickle=False, **found)
                     os.replace(aside, path)
                 finally:
                     aside.unlink(missing_ok=True)

@@ -37,39 +37,24 @@ def report_audit(audited: Audited) -> str:
     """Write the page and the arrays beside the audit, and return the page's path."""
     folder = Path(audited.folder)
     with storage_errors(str(folder)):
-        pictures = shown(audited.report, folder)
         path = folder / "report.html"
-        write_over(path, render(audited.report, pictures))
-        if pictures:
-            np.savez_compressed(
-                folder / "fragile.npz",
-                image=np.stack([one.image for one in pictures]),
-                attacked=np.stack([one.copy for one in pictures]),
-            )
+        write_over(path, render(audited.report, shown(audited.report, folder)))
     return str(path)
 
 
 def shown(report: ResilienceReport, folder: Path) -> list[Shown]:
     """Return the fragile images; their pixels were kept with the audit's parts."""
+    if not report.fragile:
+        return []
+    with np.load(folder / "parts" / "fragile.npz") as file:
+        pairs = zip(report.fragile, file["image"], file["attacked"], strict=True)
     found = []
-    for one in report.fragile:
-        image, copy = pair_of(folder / "parts", one)
+    for one, image, copy in pairs:
         apart = copy.astype(np.int16) - image
         times = max(1, int(127 // max(int(np.abs(apart).max()), 1)))
         change = np.clip(128 + times * apart, 0, LEVELS).astype(np.uint8)
-        found.append(
-            Shown(of=one, image=image, copy=copy, change=change, times=times)
-        )
+        found.append(Shown(of=one, image=image, copy=copy, change=change, times=times))
     return found
-
-
-def pair_of(parts: Path, one: Fragile) -> tuple[Array, Array]:
-    """Return an image and its attacked copy."""
-    start = 0
-    while not (path := parts / f"fragile-{start}.npz").exists():
-        raise FileNotFoundError(path)
-    with np.load(path) as file:
-        return file["image"][one.place], file["attacked"][one.place]
 
 
 def render(report: ResilienceReport, pictures: list[Shown]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
@@ -200,33 +199,6 @@ def embeddings_of(subject: Subject, images: Images) -> Array:
         for start, stop in spans(len(images), BATCH)
     ]
     return np.concatenate(parts)
-
-
-def over_devices(function: Callable[..., Any], *, whole: int) -> Callable[..., Any]:
-    """Compile `function` to run on a share of the images on each device.
-
-    Args:
-        function: Of arguments without images, then of arrays with an entry an image.
-        whole: How many of the former it takes.
-    """
-    import jax
-    from jax.sharding import PartitionSpec
-
-    from models.steps import AXIS
-
-    def call(*args: Any) -> Any:
-        specs = [PartitionSpec()] * whole
-        specs += [PartitionSpec(AXIS)] * (len(args) - whole)
-        split = jax.shard_map(
-            function,
-            mesh=devices(),
-            in_specs=tuple(specs),
-            out_specs=PartitionSpec(AXIS),
-            check_vma=False,
-        )
-        return split(*args)
-
-    return jax.jit(call)
 
 
 def spans(n: int, step: int) -> list[tuple[int, int]]:

@@ -97,8 +97,9 @@ def _hardening(report: ResilienceReport) -> list[str]:
     row, own = max(gains, key=lambda item: item[1].value)
     if _above(own, none.attacked):
         return [
-            f"{row.defence} brings accuracy under PGD from {number(none.attacked.value)}"
-            f" to {number(own.value)}, also where the attack goes through it, and costs"
+            f"{row.defence} brings accuracy under PGD from"
+            f" {number(none.attacked.value)} to {number(own.value)}, also where the"
+            " attack goes through it, and costs"
             f" {number(none.clean.value - row.clean.value, 'points')} clean."
         ]
     return [

@@ -67,4 +67,4 @@ def within(certified: Certified, labels: Ints, radius: float) -> Floats:
     To abstain is to be wrong.
     """
     right = certified.answer == labels
-    return (right & (certified.radius >= radius)).astype(np.float64)
+    return np.asarray(right & (certified.radius >= radius), np.float64)

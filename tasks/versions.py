@@ -13,6 +13,7 @@ from data_contracts.references import ModelRef
 from models import registry
 from tasks.inference import Predictor
 from tasks.register import find_champion, who
+from tasks.starts import VERSION_OF
 
 
 def find_version(models: str, name: str, version: int | None) -> ModelRef:
@@ -33,6 +34,30 @@ def find_version(models: str, name: str, version: int | None) -> ModelRef:
             " Name one with version=N."
         )
     return ModelRef(name=name, version=found[0]["version"], uri=found[0]["uri"])
+
+
+def named_version(text: str) -> tuple[str, int | None]:
+    """Return name and version of NAME@VERSION; of NAME alone, None stands for it.
+
+    Raises:
+        UsageError: What follows the @ is no version.
+    """
+    name, at, version = text.partition("@")
+    if at and not VERSION_OF.fullmatch(text):
+        raise UsageError(
+            f"name={text} should read NAME or NAME@VERSION; {version!r} is no version."
+        )
+    return name, int(version) if at else None
+
+
+def trained_with(model: ModelRef) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the settings of ingest and denoise that a version's images went through.
+
+    Those of denoise are empty where it was not run.
+    """
+    path = Path(model.uri) / "model" / "memory.json"
+    meta = json.loads(path.read_text())["meta"]
+    return dict(meta["ingest"]), dict(meta["denoise"] or {})
 
 
 def list_versions(models: str, name: str | None) -> list[dict[str, Any]]:

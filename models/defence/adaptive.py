@@ -74,10 +74,10 @@ def make_step(judge: Judge, *, epsilon: float) -> Callable[..., Any]:
 def evade(
     step: Callable[..., Any],
     weights: Any,
-    clean: jax.Array,
-    labels: jax.Array,
+    clean: NDArray[Any],
+    labels: NDArray[Any],
     *,
-    starts: list[jax.Array],
+    starts: list[NDArray[Any]],
     limits: tuple[float, float],
     steps: int,
     worths: tuple[float, ...] = (1.0, 10.0),

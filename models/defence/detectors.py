@@ -153,10 +153,10 @@ class Blend:
         as_floats = [np.asarray(a, np.float32) for a in (centre, scale, weights[:-1])]
         return cls(*as_floats)
 
-    def __call__(self, scores: jax.Array) -> jax.Array:
+    def __call__(self, scores: Any) -> jax.Array:
         """Return the blend (n,) of scores (n s)."""
         apart = jnp.clip((scores - self.centre) / self.scale, -CLIP, CLIP)
-        return apart @ self.weights
+        return jnp.asarray(apart @ self.weights)
 
 
 CLIP = 50.0  # interquartile ranges; one wild score must not drown the others

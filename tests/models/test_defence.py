@@ -140,13 +140,14 @@ def test_the_adaptive_attack_fools_and_stays_below_the_threshold():
     def judge(weights, pixels):  # the detector sees another sample, which must be low
         return ask(weights, pixels), pixels[:, 1, 1, 2]
 
-    clean = jnp.full((3, 2, 2, 3), 0.45).at[2].set(0.1)
+    clean = np.full((3, 2, 2, 3), 0.45, np.float32)
+    clean[2] = 0.1
     step = jax.jit(make_step(judge, epsilon=0.1))
     found = evade(
         step,
         weights,
         clean,
-        jnp.zeros(3, jnp.int32),
+        np.zeros(3, np.int32),
         starts=[clean],
         limits=(0.4, 0.1),
         steps=10,

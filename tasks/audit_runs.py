@@ -1,0 +1,176 @@
+"""The attacks of an audit: which, how far accuracy falls, and whom they fool first."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+
+from data_contracts.dataset import Array
+from data_contracts.references import Verdict
+from models.attacks.settings import Attack, stages_of
+from tasks.audit_attacks import LEVELS, NOT_BROKEN, WRONG_BEFORE, Attacked, Attacks
+from tasks.audit_outcome import AttackRow, CurvePoint, Fragile
+from tasks.audit_settings import ResilienceSettings
+from tasks.audit_subject import Images
+from tasks.audit_words import ABOUT
+from tasks.scores import shares
+
+log = logging.getLogger("sightline")
+
+SHOWN = 8  # of the most fragile images
+
+
+def planned(settings: ResilienceSettings, *, side: int) -> dict[str, Attack]:
+    """Return the attacks on all test images, by name; the first is the known one.
+
+    Args:
+        settings: Size and steps.
+        side: Of the images, pixels.
+    """
+    eps = settings.epsilon / LEVELS
+    shared: dict[str, Any] = {"eps": eps, "steps": settings.steps}
+    # As long as changing one sample in 16 by all of epsilon, at 32 pixels.
+    length = eps * side / 2
+    return {
+        "pgd": Attack(method="pgd", **shared),
+        "fgsm": Attack(method="fgsm", random_start=False, eps=eps),
+        "pgd_l2": Attack(method="pgd", norm="l2", eps=length, steps=settings.steps),
+        "standard": Attack(
+            method="standard",
+            queries=settings.queries,
+            targets=settings.targets,
+            **shared,
+        ),
+    }
+
+
+def run_attacks(
+    attacks: Attacks, settings: ResilienceSettings, reason: str
+) -> tuple[list[AttackRow], dict[str, Array], dict[str, Attacked]]:
+    """Run every attack; return its rows, who stayed right, and what was made."""
+    test, side = attacks.subject.test, int(attacks.subject.predictor.meta["image_size"])
+    rows: list[AttackRow] = []
+    right: dict[str, Array] = {}
+    made: dict[str, Attacked] = {}
+
+    def add(name: str, stayed: Array, seconds: float) -> None:
+        right[name] = stayed
+        accuracy = shares(
+            stayed.astype(np.float64), groups=test.groups, level=settings.level
+        )[0]
+        log.info("audit     %s leaves %.1f %%", name, 100 * accuracy.value)
+        rows.append(
+            AttackRow(
+                attack=name,
+                about=ABOUT[name].format(
+                    steps=settings.steps, queries=settings.queries
+                ),
+                accuracy=accuracy,
+                seconds=round(seconds, 2),
+            )
+        )
+
+    if reason:
+        plan = planned(settings, side=side)
+        square = Attack(method="square", eps=plan["pgd"].eps, queries=settings.queries)
+        found = attacks("square", square, test)
+        rows += [
+            AttackRow(
+                attack=name,
+                about=ABOUT[name].format(
+                    steps=settings.steps, queries=settings.queries
+                ),
+                verdict=Verdict.NOT_RUN,
+                accuracy=None,
+                detail=f"Not run: {reason}.",
+            )
+            for name in (*plan, "apgd")
+        ]
+        add("square", found.right, found.seconds)
+        return rows, right, {"square": found}
+    for name, attack in planned(settings, side=side).items():
+        found = attacks(name, attack, test)
+        made[name] = found
+        if name == "standard":
+            last = len(stages_of("standard")) - 1
+            gradients = (found.stage == NOT_BROKEN) | (found.stage == last)
+            add("apgd", gradients, 0.0)
+        add(name, found.right, found.seconds)
+    return rows, right, made
+
+
+def follow_curve(
+    attacks: Attacks, settings: ResilienceSettings, reason: str
+) -> tuple[list[CurvePoint], dict[float, Attacked]]:
+    """Follow accuracy under PGD until chance, on an even pick of the images."""
+    few = attacks.subject.test.few(settings.curve_images)
+    points: list[CurvePoint] = []
+    made: dict[float, Attacked] = {}
+    for levels in sorted(settings.curve) if not reason else ():
+        attack = Attack(method="pgd", eps=levels / LEVELS, steps=settings.steps)
+        found = attacks(f"curve-{levels:g}", attack, few)
+        made[levels] = found
+        accuracy = shares(
+            found.right.astype(np.float64), groups=few.groups, level=settings.level
+        )[0]
+        points.append(CurvePoint(levels=levels, accuracy=accuracy))
+        if not found.right.any():
+            break
+    return points, made
+
+
+def most_fragile(
+    attacks: Attacks, settings: ResilienceSettings, curve: dict[float, Attacked]
+) -> list[Fragile]:
+    """Return the images that the smallest changes fool, the surest answers first."""
+    few = attacks.subject.test.few(settings.curve_images)
+    chosen = smallest_first(few, curve)[:SHOWN]
+    if not chosen:
+        return []
+    name, rows = attacks.subject.classes, []
+    before = attacks.subject.read(few, np.array([place for place, _ in chosen]))
+    after = [_copy(attacks, curve[levels], place) for place, levels in chosen]
+    attacks.parts.get("fragile", lambda: {"image": before, "attacked": np.stack(after)})
+    probs = attacks.subject.predictor(before)
+    for (place, levels), own in zip(chosen, probs, strict=True):
+        found = curve[levels]
+        rows.append(
+            Fragile(
+                path=few.paths[place],
+                label=name[int(few.labels[place])],
+                before=name[int(own.argmax())],
+                before_sure=float(own.max()),
+                after=name[int(found.answer[place])],
+                after_sure=float(found.sure[place]),
+                levels=levels,
+            )
+        )
+    return rows
+
+
+def _copy(attacks: Attacks, attacked: Attacked, place: int) -> Array:
+    """Return what an attack made of one image."""
+    for made in attacks.pixels(attacked):
+        if place < len(made):
+            return np.asarray(made[place])
+        place -= len(made)
+    raise IndexError(place)
+
+
+def smallest_first(
+    images: Images, curve: dict[float, Attacked]
+) -> list[tuple[int, float]]:
+    """Return the places of fooled images and the least levels that fool them.
+
+    Only those count whose copy on 8 bits fools too: what is shown is what is sent.
+    """
+    least: dict[int, float] = {}
+    for levels, found in sorted(curve.items()):
+        fooled = ~found.right & (found.stage != WRONG_BEFORE)
+        fooled &= found.answer != images.labels
+        for place in np.flatnonzero(fooled):
+            least.setdefault(int(place), levels)
+    sure = {place: float(curve[levels].sure[place]) for place, levels in least.items()}
+    return sorted(least.items(), key=lambda item: (item[1], -sure[item[0]]))
