@@ -11,6 +11,7 @@ from pydantic import Field
 from data_contracts.config import Settings
 from data_contracts.references import ModelRef, Reference
 from flows import workspace
+from tasks.audit_settings import HardenSettings
 from tasks.listing import SourceSettings
 from tasks.predict import predict_source
 from tasks.versions import find_version
@@ -26,6 +27,9 @@ class PredictConfig(Settings):
     )
     out: str = Field("predictions.parquet", description="Ends in .parquet or .csv.")
     source: SourceSettings = Field(SourceSettings(), description="What to list.")
+    harden: HardenSettings = Field(
+        HardenSettings(), description="What images go through before they are answered."
+    )
 
 
 class Predicted(Reference):
@@ -57,6 +61,7 @@ def predict(
     version: int | None = None,
     out: str = "predictions.parquet",
     source: SourceSettings = SourceSettings(),
+    harden: HardenSettings = HardenSettings(),
 ) -> Predicted:
     """Write class, probability and model version of every image to Parquet or CSV.
 
@@ -66,9 +71,17 @@ def predict(
         version: Version; none is the champion.
         out: Ends in .parquet or .csv.
         source: What to list.
+        harden: What images go through before they are answered.
     """
     return run_stages(
-        PredictConfig(name=name, data=data, version=version, out=out, source=source)
+        PredictConfig(
+            name=name,
+            data=data,
+            version=version,
+            out=out,
+            source=source,
+            harden=harden,
+        )
     )
 
 
@@ -78,7 +91,9 @@ def run_stages(config: PredictConfig) -> Predicted:
     model = find_version(
         str(workspace.models_root()), workspace.checked(config.name), config.version
     )
-    counts = predict_source(config.data, config.source, model=model, out=config.out)
+    counts = predict_source(
+        config.data, config.source, model=model, out=config.out, harden=config.harden
+    )
     return Predicted(model=model, out=config.out, **counts)
 
 

@@ -28,7 +28,7 @@ from tasks.audit_outcome import (
     WatchRow,
 )
 from tasks.audit_parts import Parts
-from tasks.audit_runs import follow_curve, most_fragile, planned, run_attacks
+from tasks.audit_runs import follow_curve, gradients, most_fragile, planned, run_attacks
 from tasks.audit_settings import ResilienceSettings
 from tasks.audit_subject import Subject, spans, subject_of
 from tasks.audit_wear import cover, wear
@@ -38,6 +38,7 @@ from tasks.masking import alarms
 from tasks.register import manifest_of
 from tasks.scores import score, shares
 from tasks.stage import stage_task
+from tasks.wording import duration
 
 log = logging.getLogger("sightline")
 
@@ -93,7 +94,7 @@ def audit_version(
     if done.exists():
         log.info("audit     already done (%s)", folder.name)
     else:
-        attacks = Attacks(subject, Parts(folder / "parts"), seed=settings.seed)
+        attacks = Attacks(subject, Parts(folder / "parts"), seed=settings.attack_seed)
         write_over(done, _audit(attacks, settings).model_dump_json(indent=1))
     found = Audited(folder=str(folder), verdict=Verdict.PASS)
     return found.model_copy(update={"verdict": found.report.verdict})
@@ -105,6 +106,8 @@ def _audit(attacks: Attacks, settings: ResilienceSettings) -> ResilienceReport:
     answered, clean = _clean(subject, settings)
     log.info("audit     %s images: %.1f %% right", f"{len(test):,}", 100 * clean.value)
     flat, broken, reason = _slopes(attacks)
+    if not reason:
+        _foretell(attacks, settings)
     rows, right, attacked = clock.time(
         "attacks", lambda: run_attacks(attacks, settings, reason)
     )
@@ -221,6 +224,19 @@ def _slopes(attacks: Attacks) -> tuple[Array, Array, str]:
         reason = f"the network cannot be differentiated ({said})"
         return np.zeros(n, bool), np.zeros(n, bool), reason
     return found["flat"], found["broken"], ""
+
+
+def _foretell(attacks: Attacks, settings: ResilienceSettings) -> None:
+    """Say how long the audit takes at most, by the time of two gradients."""
+    some = attacks.subject.test.few(attacks.subject.part)
+    attacks.silent(some)  # compiles, if that was not done
+    start = time.monotonic()
+    attacks.silent(some)
+    each = (time.monotonic() - start) / (2 * attacks.subject.part)
+    total = each * gradients(settings, len(attacks.subject.test))
+    log.info(
+        "audit     at most about %s, and compiling; a rerun goes on", duration(total)
+    )
 
 
 def _clean_row(clean: Estimate) -> AttackRow:

@@ -17,6 +17,7 @@ from tasks.audit_settings import HardenSettings, ResilienceSettings
 from tasks.audit_subject import Images, padded, spans
 from tasks.harden import hardened, views_of
 from tasks.inference import BATCH, devices
+from tasks.intervals import paired_change
 from tasks.pixels import perceptual_hash
 from tasks.scores import score, shares
 from tasks.smoothing import ABSTAIN, certify, within
@@ -47,6 +48,7 @@ def try_hardening(
     clean = attacks.subject.read(few, np.arange(len(few)))
     made = np.concatenate([*attacks.pixels(attacked)])[own]
     again = functools.partial(_through, attacks, attack, few, settings)
+    plain = attacked.right[own].astype(np.float64)
     rows = []
     for name, defence in defences(settings).items():
         model = hardened(attacks.subject.predictor, defence)
@@ -54,20 +56,27 @@ def try_hardening(
         start = time.monotonic()
         right = _right(model(clean), few.labels)
         spent = time.monotonic() - start
-
-        def share(hits: Array) -> Estimate:
-            return shares(hits, groups=few.groups, level=settings.level)[0]
-
+        left = again(defence) if defence.asked else None
         rows.append(
             HardeningRow(
                 defence=name,
-                clean=share(right),
-                attacked=share(_right(model(made), few.labels)),
-                adaptive=share(again(name, defence)) if defence.asked else None,
+                clean=_share(right, few, settings),
+                attacked=_share(_right(model(made), few.labels), few, settings),
+                adaptive=None if left is None else _share(left, few, settings),
+                gain=None if left is None else _gain(left - plain, few, settings),
                 milliseconds=round(1000 * spent / len(few), 3),
             )
         )
     return rows
+
+
+def _share(hits: Array, images: Images, settings: ResilienceSettings) -> Estimate:
+    return shares(hits, groups=images.groups, level=settings.level)[0]
+
+
+def _gain(change: Array, images: Images, settings: ResilienceSettings) -> Estimate:
+    found = paired_change(change, groups=images.groups, level=settings.level)
+    return Estimate(value=found.value, low=found.low, high=found.high, n=len(images))
 
 
 def defences(settings: ResilienceSettings) -> dict[str, HardenSettings]:
@@ -91,12 +100,11 @@ def _through(
     attack: Attack,
     images: Images,
     settings: ResilienceSettings,
-    name: str,
     defence: HardenSettings,
 ) -> Array:
     """Return 1 where the defended answer stays right under an attack through it."""
     # Cuts are drawn by other seeds than the defender's.
-    guessed = defence.model_copy(update={"seed": settings.seed + 1_000_003})
+    guessed = defence.model_copy(update={"secret": settings.attack_seed + 1_000_003})
     predictor = attacks.subject.predictor
 
     def logits(weights: Any, pixels: Any) -> Any:
@@ -147,8 +155,7 @@ def try_watch(
     alone = np.concatenate(nearest)
 
     def share(hits: Array) -> Estimate:
-        found = hits.astype(np.float64)
-        return shares(found, groups=groups, level=settings.level)[0]
+        return _share(hits.astype(np.float64), test, settings)
 
     return [
         WatchRow(
@@ -163,8 +170,8 @@ def smooth(attacks: Attacks, settings: ResilienceSettings) -> Smoothed:
     subject = attacks.subject
     images = subject.test.few(settings.smoothed)
     counted = functools.partial(_counted, attacks, images, settings)
-    chosen, first = counted("choose", settings.choose, settings.seed)
-    certified, second = counted("certify", settings.certify, settings.seed + 1)
+    chosen, first = counted("choose", settings.choose, settings.attack_seed)
+    certified, second = counted("certify", settings.certify, settings.attack_seed + 1)
     found = certify(
         chosen,
         certified,
@@ -173,18 +180,20 @@ def smooth(attacks: Attacks, settings: ResilienceSettings) -> Smoothed:
         alpha=settings.alpha,
     )
 
-    def share(hits: Array) -> Estimate:
-        return shares(hits, groups=images.groups, level=settings.level)[0]
-
     return Smoothed(
         sigma=settings.sigma,
         choose=settings.choose,
         certify=settings.certify,
         alpha=settings.alpha,
         images=len(images),
-        abstained=share((found.answer == ABSTAIN).astype(np.float64)),
+        abstained=_share(
+            (found.answer == ABSTAIN).astype(np.float64), images, settings
+        ),
         points=[
-            RadiusPoint(radius=r, accuracy=share(within(found, images.labels, r)))
+            RadiusPoint(
+                radius=r,
+                accuracy=_share(within(found, images.labels, r), images, settings),
+            )
             for r in RADII
         ],
         seconds=first + second,

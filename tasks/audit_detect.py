@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from data_contracts.dataset import Array
-from data_contracts.references import Verdict
+from data_contracts.references import Estimate, Verdict
 from models.attacks.settings import Attack
 from tasks.audit_attacks import LEVELS, WRONG_BEFORE, Attacked, Attacks
 from tasks.audit_outcome import DetectorRow
+from tasks.audit_parts import SECONDS
 from tasks.audit_settings import ResilienceSettings
 from tasks.audit_subject import Images, embeddings_of, padded, spans
 from tasks.inference import devices
@@ -21,6 +21,8 @@ from tasks.scores import shares
 FALSE_ALARMS = 0.05
 LEAST = 20  # clean validation images, below which a threshold at 5 % means nothing
 BLENDED = "blend"
+# Scores of one pass of the network; they share a compilation.
+FAST = ("mahalanobis", "energy", "neighbours")
 
 
 def why_not(attacks: Attacks) -> str:
@@ -54,177 +56,180 @@ def try_detectors(
         attacked: Attacks on all test images, by name.
         settings: Size and length of the adaptive attack.
     """
-    from models.defence.detectors import SCORES, Blend, Reference
+    from models.defence.detectors import SCORES, Blend
 
-    subject = attacks.subject
-    taught, val, test = subject.taught, subject.val, subject.test
-    assert taught is not None
+    val = attacks.subject.val
     assert val is not None
-    known = attacks.parts.get(
-        "reference",
-        lambda: vars(
-            Reference.of(
-                embeddings_of(subject, taught), taught.labels, len(subject.classes)
-            )
-        ),
-    )
-    known.pop("seconds")
-    reference = Reference(**known)
-    score = _Scorer(attacks, reference)
-    clean_val, clean = score(val), score(test)
-    learnt, held = np.arange(0, len(val), 2), np.arange(1, len(val), 2)
+    score = _Scorer(attacks)
+    clean, learnt = score(val), np.arange(len(val)) % 2 == 0
+    names = tuple(SCORES)
+    tried = [
+        _Detector(name, family, Blend.alone(family.index(name), len(family)))
+        for name, family in ((n, FAST if n in FAST else names) for n in names)
+    ]
     on_val = attacks("val-known", attack, val)
-    fooled_val = score.attacked(on_val)[learnt][~on_val.right[learnt]]
-    found = {name: score.attacked(each) for name, each in attacked.items()}
-    rows = []
-    for place, name in enumerate(SCORES):
-        limits = _limits(clean_val[:, place])
-        values = {"clean": clean[:, place]}
-        values |= {other: scores[:, place] for other, scores in found.items()}
-        judge = functools.partial(_alone, name=name)
-        rows.append(_row(name, values, limits, judge, score, attacked, settings))
-    if len(fooled_val) < LEAST // 4:
+    fooled = learnt & (on_val.stage >= 0) & (on_val.answer != val.labels)
+    enough = int(fooled.sum()) >= LEAST // 4
+    if enough:
+        blend = Blend.fit(clean[learnt], score.attacked(on_val)[fooled])
+        tried.append(_Detector(BLENDED, names, blend))
+    scores = {"clean": score(attacks.subject.test)}
+    scores |= {name: score.attacked(each) for name, each in attacked.items()}
+    trial = _Trial(score, attacked, settings)
+    rows = [
+        trial.row(one, clean[~learnt] if one.name == BLENDED else clean, scores)
+        for one in tried
+    ]
+    if not enough:
         said = f"{attack.method} fools too few validation images to learn from."
         rows.append(DetectorRow(detector=BLENDED, verdict=Verdict.NOT_RUN, detail=said))
-        return rows
-    blend = Blend.fit(clean_val[learnt], fooled_val)
-    limits = _limits(np.asarray(blend(clean_val[held])))
-    values = {"clean": np.asarray(blend(clean))}
-    values |= {name: np.asarray(blend(scores)) for name, scores in found.items()}
-    judge = functools.partial(_together, blend=blend)
-    rows.append(_row(BLENDED, values, limits, judge, score, attacked, settings))
     return rows
 
 
-def _limits(clean: Array) -> tuple[float, float]:
-    """Return the threshold, and the spread of clean scores (interquartile range)."""
-    threshold = np.quantile(clean, 1 - FALSE_ALARMS, method="higher")
-    low, high = np.quantile(clean, (0.25, 0.75))
-    return float(threshold), max(float(high - low), 1e-6)
+class _Detector(NamedTuple):
+    """A blend of the scores of a family, which is compiled as one."""
+
+    name: str
+    family: tuple[str, ...]
+    blend: Any
+
+    def of(self, scores: Array) -> Array:
+        """Return its value (n,) of all scores (n s)."""
+        from models.defence.detectors import SCORES
+
+        places = [list(SCORES).index(name) for name in self.family]
+        return np.asarray(self.blend(scores[:, places]))
 
 
-def _row(
-    name: str,
-    values: dict[str, Array],
-    limits: tuple[float, float],
-    judge: Callable[..., Any],
-    score: _Scorer,
-    attacked: dict[str, Attacked],
-    settings: ResilienceSettings,
-) -> DetectorRow:
-    attacks = score.attacks
-    test, level = attacks.subject.test, settings.level
-    groups = test.groups
+class _Trial:
+    """Puts detectors to attacks."""
 
-    def share(hits: Array, which: Array) -> Any:
-        found = hits[which].astype(np.float64)
-        group = np.unique(groups[which], return_inverse=True)[1].ravel()
-        return shares(found, groups=group, level=level)[0]
+    def __init__(
+        self,
+        score: _Scorer,
+        attacked: dict[str, Attacked],
+        settings: ResilienceSettings,
+    ) -> None:
+        self.score, self.attacked, self.settings = score, attacked, settings
+        self.attacks = score.attacks
+        self.test = score.attacks.subject.test
+        self.few = self.test.few(settings.curve_images)
+        self._steps: dict[tuple[str, ...], Any] = {}
 
-    everyone = np.ones(len(test), bool)
-    clean_right = next(iter(attacked.values())).stage != WRONG_BEFORE
-    noticed = {}
-    for other, each in attacked.items():
-        fooled = clean_right & ~each.right
-        noticed[other] = share(values[other] > limits[0], fooled)
-    few = test.few(settings.curve_images)
-    fooled, passed = _evaded(name, judge, score, attacked, limits, few, settings)
-    places = np.flatnonzero(np.isin(test.rows, few.rows))
-    own = np.zeros(len(test), bool)
-    own[places] = fooled
-    seen = np.zeros(len(test), bool)
-    seen[places] = passed > limits[0]
-    here = np.zeros(len(test), bool)
-    here[places] = True
-    return DetectorRow(
-        detector=name,
-        false_alarms=share(values["clean"] > limits[0], everyone),
-        noticed=noticed,
-        adaptive=share(seen, own & clean_right),
-        unnoticed=share(own & ~seen, here & clean_right),
-    )
+    def row(
+        self, detector: _Detector, clean: Array, scores: dict[str, Array]
+    ) -> DetectorRow:
+        """Return how one detector fares.
 
-
-def _evaded(
-    name: str,
-    judge: Callable[..., Any],
-    score: _Scorer,
-    attacked: dict[str, Attacked],
-    limits: tuple[float, float],
-    images: Images,
-    settings: ResilienceSettings,
-) -> tuple[Array, Array]:
-    """Return who was fooled by the attack that knows the detector, and its score."""
-    from models.defence.adaptive import evade, make_step
-    from models.defence.spread import over_devices
-
-    attacks = score.attacks
-    subject = attacks.subject
-    own = functools.partial(judge, score.ask)
-    step = over_devices(
-        make_step(own, epsilon=settings.epsilon / LEVELS), whole=2, mesh=devices()
-    )
-    weights = subject.predictor.weights, score.known
-    first = next(iter(attacked.values()))
-    start_at = np.concatenate([*attacks.pixels(first)])
-    begin = start_at[np.isin(subject.test.rows, images.rows)]
-
-    def one(start: int, stop: int) -> dict[str, Array]:
-        where = np.arange(start, stop)
-        pixels = padded(subject.read(images, where), subject.part)
-        found = evade(
-            step,
-            weights,
-            pixels / np.float32(LEVELS),
-            padded(images.labels[where], subject.part),
-            starts=[padded(begin[start:stop], subject.part) / np.float32(LEVELS)],
-            limits=limits,
-            steps=settings.adaptive_steps,
+        Args:
+            detector: Which.
+            clean: Scores of the clean validation images that its threshold is from.
+            scores: Of the test images, "clean" and by attack.
+        """
+        test, few, labels = self.test, self.few, self.test.labels
+        first = next(iter(self.attacked.values()))
+        right = first.stage != WRONG_BEFORE
+        threshold, spread = _limits(detector.of(clean))
+        seen = {name: detector.of(own) > threshold for name, own in scores.items()}
+        here = np.isin(test.rows, few.rows)
+        fooled, value = self._evaded(detector, (threshold, spread))
+        alarm, own = value > threshold, fooled & right[here]
+        return DetectorRow(
+            detector=detector.name,
+            false_alarms=self._share(seen["clean"], test, np.ones(len(test), bool)),
+            noticed={
+                name: self._share(seen[name], test, right & (each.answer != labels))
+                for name, each in self.attacked.items()
+            },
+            adaptive=self._share(alarm, few, own),
+            unnoticed=self._share(own & ~alarm, few, right[here]),
         )
-        n = stop - start
-        return {"fooled": found.fooled[:n], "score": found.score[:n]}
 
-    found = [
-        attacks.parts.get(f"evade-{name}-{start}", functools.partial(one, start, stop))
-        for start, stop in spans(len(images), subject.part)
-    ]
-    fooled = np.concatenate([part["fooled"] for part in found])
-    return fooled, np.concatenate([part["score"] for part in found])
+    def _share(self, hits: Array, images: Images, which: Array) -> Estimate:
+        found = hits[which].astype(np.float64)
+        group = np.unique(images.groups[which], return_inverse=True)[1].ravel()
+        return shares(found, groups=group, level=self.settings.level)[0]
 
+    def _evaded(
+        self, detector: _Detector, limits: tuple[float, float]
+    ) -> tuple[Array, Array]:
+        """Return who was fooled by an attack that knows the detector, and its score."""
+        from models.defence.adaptive import evade
 
-def _alone(ask: Any, given: Any, pixels: Any, *, name: str) -> Any:
-    """Return logits and one score of pixels; `given` is (weights, known)."""
-    from models.defence.detectors import SCORES
+        subject, few = self.attacks.subject, self.few
+        known = self.score.known, detector.blend
+        first = next(iter(self.attacked.values()))
+        made = np.concatenate([*self.attacks.pixels(first)])
+        begin = made[np.isin(self.test.rows, few.rows)]
 
-    weights, known = given
-    asked = functools.partial(ask, weights)
-    return asked(pixels)[0], SCORES[name](asked, pixels, known)
+        def one(start: int, stop: int) -> dict[str, Array]:
+            where = np.arange(start, stop)
+            pixels = padded(subject.read(few, where), subject.part)
+            found = evade(
+                self._step(detector.family),
+                (subject.predictor.weights, known),
+                pixels / np.float32(LEVELS),
+                padded(few.labels[where], subject.part),
+                starts=[padded(begin[start:stop], subject.part) / np.float32(LEVELS)],
+                limits=limits,
+                steps=self.settings.adaptive_steps,
+            )
+            n = stop - start
+            return {"fooled": found.fooled[:n], "score": found.score[:n]}
 
+        found = [
+            self.attacks.parts.get(
+                f"evade-{detector.name}-{start}", functools.partial(one, start, stop)
+            )
+            for start, stop in spans(len(few), subject.part)
+        ]
+        fooled = np.concatenate([part["fooled"] for part in found])
+        return fooled, np.concatenate([part["score"] for part in found])
 
-def _together(ask: Any, given: Any, pixels: Any, *, blend: Any) -> Any:
-    """Return logits and the blend of all scores."""
-    from models.defence.detectors import all_scores
+    def _step(self, family: tuple[str, ...]) -> Any:
+        """Compile a step of the attack on any blend of the scores of `family`."""
+        from models.defence.adaptive import make_step
+        from models.defence.detectors import scores_of
+        from models.defence.spread import over_devices
 
-    weights, known = given
-    asked = functools.partial(ask, weights)
-    return asked(pixels)[0], blend(all_scores(asked, pixels, known))
+        if family not in self._steps:
+
+            def judge(given: Any, pixels: Any) -> Any:
+                weights, (known, blend) = given
+                ask = functools.partial(self.score.ask, weights)
+                return ask(pixels)[0], blend(
+                    scores_of(ask, pixels, known, names=family)
+                )
+
+            step = make_step(judge, epsilon=self.settings.epsilon / LEVELS)
+            self._steps[family] = over_devices(step, whole=2, mesh=devices())
+        return self._steps[family]
 
 
 class _Scorer:
     """All scores of images, clean or attacked."""
 
-    def __init__(self, attacks: Attacks, known: Any) -> None:
-        from models.defence.detectors import all_scores
+    def __init__(self, attacks: Attacks) -> None:
+        from models.defence.detectors import Reference, scores_of
         from models.defence.spread import over_devices
 
-        self.attacks, self.known = attacks, known
-        predictor = attacks.subject.predictor
+        self.attacks, subject = attacks, attacks.subject
+        taught = subject.taught
+        assert taught is not None
+        found = attacks.parts.get(
+            "reference",
+            lambda: vars(
+                Reference.of(
+                    embeddings_of(subject, taught), taught.labels, len(subject.classes)
+                )
+            ),
+        )
+        self.known = Reference(**{k: v for k, v in found.items() if k != SECONDS})
 
         def local(weights: Any, known: Any, pixels: Any) -> Any:
-            return all_scores(functools.partial(self.ask, weights), pixels, known)
+            return scores_of(functools.partial(self.ask, weights), pixels, known)
 
         self._compiled = over_devices(local, whole=2, mesh=devices())
-        self._weights = predictor.weights
 
     def ask(self, weights: Any, pixels: Any) -> Any:
         """Return logits and embeddings of pixels."""
@@ -250,6 +255,14 @@ class _Scorer:
         return np.concatenate(parts)
 
     def _of(self, pixels: Array) -> Array:
-        wide = padded(pixels, self.attacks.subject.part).astype(np.float32) / LEVELS
-        found = np.asarray(self._compiled(self._weights, self.known, wide))
-        return found[: len(pixels)]
+        subject = self.attacks.subject
+        wide = padded(pixels, subject.part).astype(np.float32) / LEVELS
+        found = self._compiled(subject.predictor.weights, self.known, wide)
+        return np.asarray(found)[: len(pixels)]
+
+
+def _limits(clean: Array) -> tuple[float, float]:
+    """Return the threshold, and the spread of clean scores (interquartile range)."""
+    threshold = np.quantile(clean, 1 - FALSE_ALARMS, method="higher")
+    low, high = np.quantile(clean, (0.25, 0.75))
+    return float(threshold), max(float(high - low), 1e-6)

@@ -66,6 +66,9 @@ class HardeningRow(Reference):
     clean: Estimate
     attacked: Estimate = Field(description="Attack that does not know the defence.")
     adaptive: Estimate | None = Field(description="Attack that goes through it.")
+    gain: Estimate | None = Field(
+        description="Adaptive over the undefended network, image by image."
+    )
     milliseconds: float = Field(description="Per image.")
 
 

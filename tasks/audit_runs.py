@@ -46,6 +46,30 @@ def planned(settings: ResilienceSettings, *, side: int) -> dict[str, Attack]:
     }
 
 
+def gradients(settings: ResilienceSettings, images: int) -> float:
+    """Return how many gradients an audit takes at most, an answer being a third of one.
+
+    Args:
+        settings: Of the audit.
+        images: Test images.
+    """
+    own, few = settings, min(settings.curve_images, images)
+    attack = 3 * own.steps + 1 + own.targets * own.steps + own.queries / 3
+    curve = own.steps * len(own.curve)
+    # Three detectors take one pass of the network and two take three, from two starts.
+    detect = own.detect * (3 + 2 * 3) * 2 * (own.adaptive_steps + 1)
+    harden = own.steps * (1 + 2 * own.views)
+    noise = min(own.smoothed, images) * (own.choose + own.certify) / 3
+    worn = len(own.corruptions) * len(own.severities) * own.spoiled / 3
+    covered = 2 * len(own.covered)
+    known = own.detect * own.steps
+    return (
+        images * (attack + worn + covered + known)
+        + few * (curve + detect + harden)
+        + bool(own.sigma) * noise
+    )
+
+
 def run_attacks(
     attacks: Attacks, settings: ResilienceSettings, reason: str
 ) -> tuple[list[AttackRow], dict[str, Array], dict[str, Attacked]]:
@@ -98,6 +122,7 @@ def run_attacks(
             gradients = (found.stage == NOT_BROKEN) | (found.stage == last)
             add("apgd", gradients, 0.0)
         add(name, found.right, found.seconds)
+    add("worst", right["pgd"] & right["fgsm"] & right["standard"], 0.0)
     return rows, right, made
 
 

@@ -57,7 +57,7 @@ class ResilienceSettings(Settings):
     alpha: float = Field(0.001, gt=0, lt=0.5, description="Chance that a radius errs.")
     smoothed: int = Field(100, ge=1, description="Most images to smooth.")
     level: float = Field(0.95, gt=0.5, lt=1, description="Coverage of intervals.")
-    seed: int = Field(0, ge=0, description="Seed of whatever is random.")
+    attack_seed: int = Field(0, ge=0, description="Seed of whatever is random.")
 
     @field_validator("curve", "severities", "corruptions", "covered")
     @classmethod
@@ -86,7 +86,9 @@ class HardenSettings(Settings):
     smallest: float = Field(
         0.8, ge=0.3, lt=1, description="Side of the smallest cut, as a share."
     )
-    seed: int = Field(0, ge=0, description="Of the cuts; a server keeps it secret.")
+    secret: int = Field(
+        0, ge=0, description="Draws the cuts; who knows it can aim at them."
+    )
 
     @property
     def asked(self) -> bool:

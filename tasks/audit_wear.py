@@ -81,7 +81,7 @@ def _right(
                 keys,
                 jnp.full(len(images), share),
                 np.full(len(images), which),
-                settings.seed,
+                settings.attack_seed,
             )
             probs = subject.predictor(np.asarray(seen))
             found.append(score(probs, subject.test.labels[rows]).correct)

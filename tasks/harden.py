@@ -15,7 +15,7 @@ from tasks.inference import BATCH, Floats, Predictor, fitted
 class Hardened:
     """A model that answers other views of the images that it is given.
 
-    The cuts of an image depend on `seed` and its own pixels: the same question has the
+    The cuts of an image depend on `secret` and its own pixels: the same question has the
     same answer, whatever else is asked with it.
 
     Attributes:
@@ -72,7 +72,7 @@ def views_of(pixels: Any, settings: HardenSettings) -> Any:
         return pixels[None]
     found = random_views(
         pixels,
-        keys_by_content(pixels, settings.seed),
+        keys_by_content(pixels, settings.secret),
         views=settings.views,
         smallest=settings.smallest,
     )

@@ -117,21 +117,31 @@ SCORES: dict[str, Score] = {
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Blend:
-    """A weighted sum of the standardised scores, fitted to one known attack.
+    """A weighted sum of standardised scores.
 
     Attributes:
         centre: Median of each score on clean images (s,).
         scale: Its interquartile range (s,).
         weights: (s,).
+        most: Ranges from the median beyond which a score counts no further: one wild
+            score must not drown the others.
     """
 
     centre: Any
     scale: Any
     weights: Any
+    most: Any
+
+    @classmethod
+    def alone(cls, place: int, of: int) -> Blend:
+        """Return one of `of` scores as it is."""
+        zeros, ones = np.zeros(of, np.float32), np.ones(of, np.float32)
+        weights = np.eye(of, dtype=np.float32)[place]
+        return cls(zeros, ones, weights, np.float32(np.inf))
 
     @classmethod
     def fit(cls, clean: Floats, attacked: Floats, *, penalty: float = 1.0) -> Blend:
-        """Fit by logistic regression, as Lee et al. 2018 blend their layers.
+        """Fit to one known attack by logistic regression, as Lee et al. 2018 do.
 
         Args:
             clean: Scores of clean images (n s).
@@ -151,27 +161,29 @@ class Blend:
             slope = x.T @ (worth * (chance - y)) + penalty * weights
             weights -= np.linalg.solve(curve + penalty * np.eye(len(weights)), slope)
         as_floats = [np.asarray(a, np.float32) for a in (centre, scale, weights[:-1])]
-        return cls(*as_floats)
+        return cls(*as_floats, np.float32(CLIP))
 
     def __call__(self, scores: Any) -> jax.Array:
         """Return the blend (n,) of scores (n s)."""
-        apart = jnp.clip((scores - self.centre) / self.scale, -CLIP, CLIP)
-        return jnp.asarray(apart @ self.weights)
+        apart = jnp.clip((scores - self.centre) / self.scale, -self.most, self.most)
+        # One by one: what does not count may be infinite.
+        counted = jnp.where(self.weights == 0, 0, apart * self.weights)
+        return jnp.asarray(counted.sum(-1))
 
 
-CLIP = 50.0  # interquartile ranges; one wild score must not drown the others
+CLIP = 50.0
 
 
-def all_scores(ask: Ask, pixels: jax.Array, known: Reference) -> jax.Array:
-    """Return every score of `SCORES`, in its order (n s)."""
-    found = [score(ask, pixels, known) for score in SCORES.values()]
+def scores_of(
+    ask: Ask,
+    pixels: jax.Array,
+    known: Reference,
+    *,
+    names: tuple[str, ...] = tuple(SCORES),
+) -> jax.Array:
+    """Return the scores of those names (n s)."""
+    found = [SCORES[name](ask, pixels, known) for name in names]
     return jnp.stack(found, axis=-1)
-
-
-def blended(ask: Ask, pixels: jax.Array, given: tuple[Reference, Blend]) -> jax.Array:
-    """Return the blend of all scores (n,)."""
-    known, blend = given
-    return blend(all_scores(ask, pixels, known))
 
 
 def fewer_levels(pixels: jax.Array, bits: int = BITS) -> jax.Array:

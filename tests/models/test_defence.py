@@ -16,9 +16,9 @@ from models.defence.detectors import (
     SCORES,
     Blend,
     Reference,
-    all_scores,
     fewer_levels,
     median,
+    scores_of,
 )
 from models.defence.recode import (
     eight_bit,
@@ -120,7 +120,7 @@ def test_a_class_without_images_and_fewer_images_than_dimensions_are_borne():
     few = np.random.default_rng(0).random((3, 12)).astype(np.float32)
     known = Reference.of(few, np.array([0, 0, 2]), 4)
     pixels = jnp.asarray(few.reshape(3, 2, 2, 3))
-    scores = all_scores(lambda x: both(linear(), x), pixels, known)
+    scores = scores_of(lambda x: both(linear(), x), pixels, known)
     assert scores.shape == (3, len(SCORES))
     assert np.isfinite(scores).all()
 
