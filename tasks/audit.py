@@ -33,6 +33,7 @@ from tasks.audit_settings import ResilienceSettings
 from tasks.audit_subject import Subject, spans, subject_of
 from tasks.audit_wear import cover, wear
 from tasks.audit_words import ABOUT, findings
+from tasks.evaluation import Robustness
 from tasks.inference import BATCH
 from tasks.masking import alarms
 from tasks.register import manifest_of
@@ -95,12 +96,13 @@ def audit_version(
         log.info("audit     already done (%s)", folder.name)
     else:
         attacks = Attacks(subject, Parts(folder / "parts"), seed=settings.attack_seed)
-        write_over(done, _audit(attacks, settings).model_dump_json(indent=1))
+        write_over(done, audit_images(attacks, settings).model_dump_json(indent=1))
     found = Audited(folder=str(folder), verdict=Verdict.PASS)
     return found.model_copy(update={"verdict": found.report.verdict})
 
 
-def _audit(attacks: Attacks, settings: ResilienceSettings) -> ResilienceReport:
+def audit_images(attacks: Attacks, settings: ResilienceSettings) -> ResilienceReport:
+    """Return all that was found; what was done before is read."""
     subject, clock = attacks.subject, _Clock(attacks.parts.folder / "seconds.json")
     test = subject.test
     answered, clean = _clean(subject, settings)
@@ -114,7 +116,9 @@ def _audit(attacks: Attacks, settings: ResilienceSettings) -> ResilienceReport:
     curve, smallest = clock.time(
         "curve", lambda: follow_curve(attacks, settings, reason)
     )
-    worn = clock.time("wear", lambda: wear(attacks, settings))
+    worn: Robustness | None = None
+    if settings.spoiled:
+        worn = clock.time("wear", lambda: wear(attacks, settings))
     covered = clock.time("covered", lambda: cover(attacks, settings))
     detectors, about = clock.time(
         "detectors", lambda: _detectors(attacks, attacked, settings)
@@ -139,7 +143,7 @@ def _audit(attacks: Attacks, settings: ResilienceSettings) -> ResilienceReport:
         unanswered=int((~answered).sum()),
         attacks=[_clean_row(clean), *rows],
         curve=curve,
-        wear=worn if settings.spoiled else None,
+        wear=worn,
         covered=covered,
         detectors=detectors,
         detectors_about=about,
@@ -266,9 +270,11 @@ def _detectors(
 def _hardening(
     attacks: Attacks, attacked: dict[str, Attacked], settings: ResilienceSettings
 ) -> tuple[list[HardeningRow], list[WatchRow]]:
-    side = int(attacks.subject.predictor.meta["image_size"])
+    if not settings.defend:
+        return [], []
     if "pgd" not in attacked:
         return [], try_watch(attacks, attacked["square"], settings)
+    side = int(attacks.subject.predictor.meta["image_size"])
     known = planned(settings, side=side)["pgd"]
     rows = try_hardening(attacks, known, attacked["pgd"], settings)
     return rows, try_watch(attacks, attacked["standard"], settings)

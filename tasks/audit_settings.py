@@ -44,6 +44,7 @@ class ResilienceSettings(Settings):
     adaptive_steps: int = Field(
         40, ge=1, le=1_000, description="Steps of attacks that know the defence."
     )
+    defend: bool = Field(True, description="Whether to try defences at serving.")
     reencode: int = Field(75, ge=1, le=100, description="Quality of the JPEG defence.")
     views: int = Field(8, ge=2, le=64, description="Cuts that the vote is over.")
     smallest: float = Field(

@@ -65,9 +65,7 @@ def _curve(report: ResilienceReport) -> list[str]:
         last = max(p.levels for p in report.curve)
         return [f"Even {last:g} levels leave more than half of the right answers."]
     least = min(half, key=lambda point: point.levels)
-    return [
-        f"Changes of {least.levels:g} levels take half of the right answers, or more."
-    ]
+    return [f"Changes of {least.levels:g} levels take half of the right answers."]
 
 
 def _detectors(report: ResilienceReport) -> list[str]:
@@ -101,11 +99,11 @@ def _hardening(report: ResilienceReport) -> list[str]:
     if gain.low > 0:
         change = interval(gain.low, gain.high, "points")
         lost = number(none.clean.value - row.clean.value, "points")
+        slower = max(row.milliseconds - none.milliseconds, 0)
         return [
             f"Of the defences at serving, {row.defence} gains most under PGD that goes"
             f" through it: {number(gain.value, 'points')} {change}; it costs {lost} of"
-            f" clean accuracy and {row.milliseconds - none.milliseconds:.1f} ms an"
-            " image."
+            f" clean accuracy and {slower:.1f} ms an image."
         ]
     return [
         "No defence at serving gains for sure against an attack that goes through it;"

@@ -15,8 +15,8 @@ from tasks.inference import BATCH, Floats, Predictor, fitted
 class Hardened:
     """A model that answers other views of the images that it is given.
 
-    The cuts of an image depend on `secret` and its own pixels: the same question has the
-    same answer, whatever else is asked with it.
+    The cuts of an image depend on `secret` and its own pixels: the same question has
+    the same answer, whatever else is asked with it.
 
     Attributes:
         meta: The model's.
