@@ -83,11 +83,14 @@ def test_a_network_that_hides_its_gradients_raises_the_alarm(tmp_path):
 
 
 def test_what_cannot_be_differentiated_is_attacked_by_its_answers_alone(tmp_path):
-    found = audited(tmp_path, Toy("opaque"), WHOLE)
+    asked = BARE.model_copy(update={"detect": True, "defend": True})
+    found = audited(tmp_path, Toy("opaque"), asked)
     rows = {row.attack: row for row in found.attacks}
     assert rows["pgd"].verdict == Verdict.NOT_RUN
     assert "cannot be differentiated" in rows["pgd"].detail
-    assert rows["square"].accuracy.value < 0.7
+    assert rows["square"].accuracy.value < 0.8
+    assert found.hardening == []
+    assert found.watch
     assert found.detectors == []
     assert "gradients" in found.detectors_about
     assert {a.alarm: a.verdict for a in found.alarms}["one step beats many"] == (
