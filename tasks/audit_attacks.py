@@ -81,6 +81,14 @@ class Attacks:
         for name in attacked.names:
             yield self.parts.get(name, dict)["pixels"]
 
+    def some(self, attacked: Attacked, which: Array) -> Array:
+        """Return the attacked images where `which` (n,), part by part."""
+        parts, start = [], 0
+        for made in self.pixels(attacked):
+            parts.append(made[which[start : start + len(made)]])
+            start += len(made)
+        return np.concatenate(parts)
+
     def silent(self, images: Images) -> tuple[Array, Array]:
         """Return whose loss has no slope, and whose slope is no number, (n,) each."""
         attacker = self._attacker(Attack(), None)

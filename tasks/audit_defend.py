@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import time
 from typing import Any
@@ -37,17 +38,17 @@ def try_hardening(
 
     Args:
         attacks: On the version.
-        attack: Whose images were made without knowing the defence; and how hard the
-            adaptive one is.
+        attack: Made images without knowing the defence.
         attacked: Those images.
-        settings: Which defences.
+        settings: Which defences, and how long the adaptive attack goes on.
     """
     test = attacks.subject.test
     few = test.few(settings.curve_images)
     own = np.isin(test.rows, few.rows)
     clean = attacks.subject.read(few, np.arange(len(few)))
-    made = np.concatenate([*attacks.pixels(attacked)])[own]
-    again = functools.partial(_through, attacks, attack, few, settings)
+    made = attacks.some(attacked, own)
+    harder = dataclasses.replace(attack, steps=settings.adaptive_steps, restarts=2)
+    again = functools.partial(_through, attacks, harder, few, settings)
     plain = attacked.right[own].astype(np.float64)
     rows = []
     for name, defence in defences(settings).items():
@@ -56,12 +57,14 @@ def try_hardening(
         start = time.monotonic()
         right = _right(model(clean), few.labels)
         spent = time.monotonic() - start
-        left = again(defence) if defence.asked else None
+        unaware = _right(model(made), few.labels)
+        # Who goes through the defence may also take the plain attack's image.
+        left = np.minimum(again(defence), unaware) if defence.asked else None
         rows.append(
             HardeningRow(
                 defence=name,
                 clean=_share(right, few, settings),
-                attacked=_share(_right(model(made), few.labels), few, settings),
+                attacked=_share(unaware, few, settings),
                 adaptive=None if left is None else _share(left, few, settings),
                 gain=None if left is None else _gain(left - plain, few, settings),
                 milliseconds=round(1000 * spent / len(few), 3),

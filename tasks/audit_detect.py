@@ -159,8 +159,7 @@ class _Trial:
         subject, few = self.attacks.subject, self.few
         known = self.score.known, detector.blend
         first = next(iter(self.attacked.values()))
-        made = np.concatenate([*self.attacks.pixels(first)])
-        begin = made[np.isin(self.test.rows, few.rows)]
+        begin = self.attacks.some(first, np.isin(self.test.rows, few.rows))
 
         def one(start: int, stop: int) -> dict[str, Array]:
             where = np.arange(start, stop)

@@ -58,7 +58,7 @@ def gradients(settings: ResilienceSettings, images: int) -> float:
     curve = own.steps * len(own.curve)
     # Three detectors take one pass of the network and two take three, from two starts.
     detect = own.detect * (3 + 2 * 3) * 2 * (own.adaptive_steps + 1)
-    harden = own.defend * own.steps * (1 + 2 * own.views)
+    harden = own.defend * 2 * own.adaptive_steps * (1 + 2 * own.views)
     noise = min(own.smoothed, images) * (own.choose + own.certify) / 3
     worn = len(own.corruptions) * len(own.severities) * own.spoiled / 3
     covered = 2 * len(own.covered)

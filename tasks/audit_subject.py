@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from pathlib import Path
 from typing import Any, Self
 
@@ -41,18 +42,18 @@ class Images:
     def __len__(self) -> int:
         return len(self.rows)
 
-    @property
+    @functools.cached_property
     def groups(self) -> Array:
         """Duplicate group of each, from 0."""
         group = self.dataset.column("group")[self.rows]
         return np.unique(group, return_inverse=True)[1].ravel()
 
-    @property
+    @functools.cached_property
     def keys(self) -> Array:
         """A number by each file's content."""
         return keys_of(self.dataset.column("sha256")[self.rows])
 
-    @property
+    @functools.cached_property
     def paths(self) -> list[str]:
         """Name of each."""
         return [str(path) for path in self.dataset.column("path")[self.rows]]
