@@ -88,8 +88,7 @@ def audit_version(
     """
     subject = subject_of(model, models=models, given=given, limit=limit)
     weights = digest(manifest_of(model)["files"])
-    images = digest([int(key) for key in subject.test.keys])
-    name = digest(settings, VERSION, weights, images)[:8]
+    name = digest(settings, VERSION, weights, subject.identity)[:8]
     folder = Path(audits) / f"audit-{model.name}-{model.version}-{name}"
     done = folder / "audit.json"
     if done.exists():

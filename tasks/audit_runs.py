@@ -31,8 +31,7 @@ def planned(settings: ResilienceSettings, *, side: int) -> dict[str, Attack]:
     """
     eps = settings.epsilon / LEVELS
     shared: dict[str, Any] = {"eps": eps, "steps": settings.steps}
-    # As long as changing one sample in 16 by all of epsilon, at 32 pixels.
-    length = eps * side / 2
+    length = eps * side / 2  # as one sample in twelve changed by all of epsilon
     return {
         "pgd": Attack(method="pgd", **shared),
         "fgsm": Attack(method="fgsm", random_start=False, eps=eps),
@@ -73,57 +72,63 @@ def gradients(settings: ResilienceSettings, images: int) -> float:
 def run_attacks(
     attacks: Attacks, settings: ResilienceSettings, reason: str
 ) -> tuple[list[AttackRow], dict[str, Array], dict[str, Attacked]]:
-    """Run every attack; return its rows, who stayed right, and what was made."""
-    test, side = attacks.subject.test, int(attacks.subject.predictor.meta["image_size"])
-    rows: list[AttackRow] = []
-    right: dict[str, Array] = {}
-    made: dict[str, Attacked] = {}
+    """Run every attack; return its rows, who stayed right, and what was made.
 
-    def add(name: str, stayed: Array, seconds: float) -> None:
-        right[name] = stayed
+    Args:
+        attacks: On the version.
+        settings: How hard.
+        reason: Why no attack along gradients can be run; "" where they can.
+    """
+    test, side = attacks.subject.test, int(attacks.subject.predictor.meta["image_size"])
+    plan = planned(settings, side=side)
+    stayed: dict[str, tuple[Array, float]] = {}
+    made: dict[str, Attacked] = {}
+    if reason:
+        square = Attack(method="square", eps=plan["pgd"].eps, queries=settings.queries)
+        plan, missed = {"square": square}, [*plan, "apgd"]
+    else:
+        missed = []
+    for name, attack in plan.items():
+        made[name] = found = attacks(name, attack, test)
+        if name == "standard":
+            square_stage = len(stages_of(name)) - 1
+            along = (found.stage == NOT_BROKEN) | (found.stage == square_stage)
+            stayed["apgd"] = along, 0.0
+        stayed[name] = found.right, found.seconds
+    right = {name: each for name, (each, _) in stayed.items()}
+    if not reason:
+        right["worst"] = right["pgd"] & right["fgsm"] & right["standard"]
+        stayed["worst"] = right["worst"], 0.0
+    rows = [_not_run(name, settings, reason) for name in missed]
+    for name, (each, seconds) in stayed.items():
         accuracy = shares(
-            stayed.astype(np.float64), groups=test.groups, level=settings.level
+            each.astype(np.float64), groups=test.groups, level=settings.level
         )[0]
         log.info("audit     %s leaves %.1f %%", name, 100 * accuracy.value)
+        about = _about(name, settings)
         rows.append(
             AttackRow(
                 attack=name,
-                about=ABOUT[name].format(
-                    steps=settings.steps, queries=settings.queries
-                ),
+                about=about,
                 accuracy=accuracy,
                 seconds=round(seconds, 2),
             )
         )
-
-    if reason:
-        plan = planned(settings, side=side)
-        square = Attack(method="square", eps=plan["pgd"].eps, queries=settings.queries)
-        found = attacks("square", square, test)
-        rows += [
-            AttackRow(
-                attack=name,
-                about=ABOUT[name].format(
-                    steps=settings.steps, queries=settings.queries
-                ),
-                verdict=Verdict.NOT_RUN,
-                accuracy=None,
-                detail=f"Not run: {reason}.",
-            )
-            for name in (*plan, "apgd")
-        ]
-        add("square", found.right, found.seconds)
-        return rows, right, {"square": found}
-    for name, attack in planned(settings, side=side).items():
-        found = attacks(name, attack, test)
-        made[name] = found
-        if name == "standard":
-            last = len(stages_of("standard")) - 1
-            gradients = (found.stage == NOT_BROKEN) | (found.stage == last)
-            add("apgd", gradients, 0.0)
-        add(name, found.right, found.seconds)
-    add("worst", right["pgd"] & right["fgsm"] & right["standard"], 0.0)
     return rows, right, made
+
+
+def _about(name: str, settings: ResilienceSettings) -> str:
+    return ABOUT[name].format(steps=settings.steps, queries=settings.queries)
+
+
+def _not_run(name: str, settings: ResilienceSettings, reason: str) -> AttackRow:
+    return AttackRow(
+        attack=name,
+        about=_about(name, settings),
+        verdict=Verdict.NOT_RUN,
+        accuracy=None,
+        detail=f"Not run: {reason}.",
+    )
 
 
 def follow_curve(

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from data_contracts.config import digest
 from data_contracts.dataset import Array
 from data_contracts.errors import ContractError, UsageError
 from data_contracts.references import DatasetRef, ModelRef
@@ -92,6 +93,13 @@ class Subject:
     def classes(self) -> list[str]:
         """Names of the classes, in the model's order."""
         return self.predictor.classes
+
+    @property
+    def identity(self) -> str:
+        """What tells its images, and how they are cut into parts, from others."""
+        test = [self.test.keys.tolist(), self.test.labels.tolist()]
+        own = [each.dataset.ref.snapshot for each in (self.val, self.taught) if each]
+        return digest(test, self.test.groups.tolist(), own, self.part)
 
     @property
     def part(self) -> int:
