@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
-from prefect import flow
 from pydantic import Field
 
 from data_contracts.config import Settings
 from data_contracts.references import DatasetRef, ModelRef, Reference
 from flows import workspace
+from flows.as_flow import as_flow, run_flow
 from flows.result import Clock
 from tasks.audit import Audited, audit_version
 from tasks.audit_outcome import ResilienceReport
@@ -69,30 +68,8 @@ class Audit(Reference):
         return self.model_dump(mode="json")
 
 
-@flow(name="audit")
-def audit(
-    name: str,
-    data: str | None = None,
-    limit: int = 500,
-    source: SourceSettings = SourceSettings(),
-    audit: ResilienceSettings = ResilienceSettings(),
-) -> Audit:
-    """Attack a version, try detectors and defences, and write one page of it.
-
-    Args:
-        name: Model, as NAME or NAME@VERSION; else the champion.
-        data: Labelled images to attack; none is its own test split.
-        limit: Most images to attack; an even pick of them.
-        source: What to list.
-        audit: How hard, and which defences.
-    """
-    return run_stages(
-        AuditConfig(name=name, data=data, limit=limit, source=source, audit=audit)
-    )
-
-
 def run_stages(config: AuditConfig) -> Audit:
-    """Run every stage in order; inside a flow run each is a Prefect task."""
+    """Attack a version, try detectors and defences, and write one page of it."""
     workspace.prepare()
     clock, models = Clock(), str(workspace.models_root())
     name, version = named_version(config.name)
@@ -130,10 +107,9 @@ def _prepared(data: str, source: SourceSettings, model: ModelRef) -> DatasetRef:
     return denoise_dataset(cleaned, DenoiseSettings.model_validate(noise))
 
 
+audit = as_flow(run_stages, name="audit")
+
+
 def run(config: AuditConfig) -> Audit:
     """Audit as a Prefect flow if a server is named, else in plain Python."""
-    if not os.environ.get("PREFECT_API_URL"):
-        return run_stages(config)
-    sections = {name: getattr(config, name) for name in AuditConfig.model_fields}
-    result: Audit = audit(**sections)
-    return result
+    return run_flow(audit, run_stages, config)

@@ -15,7 +15,6 @@ from tasks.audit import Audited
 from tasks.audit_attacks import LEVELS
 from tasks.audit_outcome import Fragile, ResilienceReport
 from tasks.figures import lines
-from tasks.gallery import data_uri
 from tasks.pages import render_page
 from tasks.stage import stage_task
 from tasks.wording import estimate
@@ -63,7 +62,6 @@ def render(report: ResilienceReport, pictures: list[Shown]) -> str:
     return render_page(
         "audit.html",
         filters={"estimate": estimate},
-        uri=data_uri,
         r=report,
         title=f"{model.name} version {model.version}",
         pictures=pictures,
