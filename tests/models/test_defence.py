@@ -96,6 +96,10 @@ def test_squeezing_does_nothing_to_what_is_squeezed_already():
     flat = jnp.full((1, SIDE, SIDE, 3), 0.25)
     assert np.array_equal(median(flat), flat)
     assert np.array_equal(fewer_levels(fewer_levels(flat, 3), 3), fewer_levels(flat, 3))
+    noise = np.random.default_rng(0).random((2, SIDE, SIDE, 3)).astype(np.float32)
+    around = np.lib.stride_tricks.sliding_window_view(noise, (3, 3), (1, 2))
+    inner = median(noise)[:, 1:-1, 1:-1]
+    assert np.array_equal(inner, np.median(around, axis=(-2, -1)))
     hot = np.asarray(flat).copy()
     hot[0, 3, 3] = 1
     assert float(median(jnp.asarray(hot)).max()) == 0.25
