@@ -72,7 +72,7 @@ def run_stages(config: AuditConfig) -> Audit:
     """Attack a version, try detectors and defences, and write one page of it."""
     workspace.prepare()
     clock, models = Clock(), str(workspace.models_root())
-    name, version = named_version(config.name)
+    name, version = named_version(config.name, None)
     model = find_version(models, workspace.checked(name), version)
     given = None
     if config.data is not None:

@@ -13,7 +13,6 @@ from data_contracts.references import ModelRef
 from models import registry
 from tasks.inference import Predictor
 from tasks.register import find_champion, who
-from tasks.starts import VERSION_OF
 
 
 def find_version(models: str, name: str, version: int | None) -> ModelRef:
@@ -36,18 +35,20 @@ def find_version(models: str, name: str, version: int | None) -> ModelRef:
     return ModelRef(name=name, version=found[0]["version"], uri=found[0]["uri"])
 
 
-def named_version(text: str) -> tuple[str, int | None]:
-    """Return name and version of NAME@VERSION; of NAME alone, None stands for it.
+def named_version(name: str, version: int | None) -> tuple[str, int | None]:
+    """Return name and version of NAME, or of NAME@VERSION.
 
     Raises:
-        UsageError: What follows the @ is no version.
+        UsageError: What follows @ is no version, or another one was given too.
     """
-    name, at, version = text.partition("@")
-    if at and not VERSION_OF.fullmatch(text):
-        raise UsageError(
-            f"name={text} should read NAME or NAME@VERSION; {version!r} is no version."
-        )
-    return name, int(version) if at else None
+    plain, sign, number = name.partition("@")
+    if not sign:
+        return name, version
+    if not number.isdecimal() or not int(number):
+        raise UsageError(f"name={name}: a version follows @, such as {plain}@1")
+    if version not in (None, int(number)):
+        raise UsageError(f"name={name} and version={version} differ; keep one")
+    return plain, int(number)
 
 
 def trained_with(model: ModelRef) -> tuple[dict[str, Any], dict[str, Any]]:
