@@ -182,10 +182,14 @@ def theirs(
     else:
         net = torchvision.models.resnet18(num_classes=classes)
     net = net.to(memory_format=torch.channels_last)
+
+    def warmed(averages: Any, current: Any, count: Any) -> None:
+        """Move the average as ours does, early steps by more."""
+        decay = min(0.995, (1 + float(count)) / (10 + float(count)))
+        torch.optim.swa_utils.get_ema_multi_avg_fn(decay)(averages, current, count)
+
     average = torch.optim.swa_utils.AveragedModel(
-        net,
-        multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.995),
-        use_buffers=True,
+        net, multi_avg_fn=warmed, use_buffers=True
     )
     scale = v2.Compose(
         [

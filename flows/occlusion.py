@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
-from prefect import flow
 from pydantic import Field
 
 from data_contracts.config import Settings
 from data_contracts.references import Reference
 from flows import workspace
+from flows.as_flow import as_flow, run_flow
 from flows.result import Clock
 from flows.stages import (
     CleanSettings,
@@ -75,48 +74,8 @@ class Detected(Reference):
         return self.model_dump(mode="json")
 
 
-@flow(name="occlusion")
-def occlusion(
-    data: str,
-    name: str,
-    source: SourceSettings = SourceSettings(),
-    decode: DecodeSettings = DecodeSettings(),
-    contracts: ContractSettings = ContractSettings(),
-    clean: CleanSettings = CleanSettings(),
-    denoise: DenoiseSettings = DenoiseSettings(),
-    split: SplitSettings = SplitSettings(),
-    occlusion: OcclusionSettings = OcclusionSettings(),
-) -> Detected:
-    """Ingest, validate, clean and split; train a network that finds occlusion; report.
-
-    Args:
-        data: Folder, manifest, Parquet, archive, Pascal VOC or COCO.
-        name: Name of the network and its dataset.
-        source: What to list.
-        decode: How to decode.
-        contracts: What to put up with.
-        clean: What to leave out.
-        denoise: What to filter.
-        split: How to divide.
-        occlusion: How the network learns.
-    """
-    return run_stages(
-        OcclusionConfig(
-            data=data,
-            name=name,
-            source=source,
-            decode=decode,
-            contracts=contracts,
-            clean=clean,
-            denoise=denoise,
-            split=split,
-            occlusion=occlusion,
-        )
-    )
-
-
 def run_stages(config: OcclusionConfig) -> Detected:
-    """Run every stage in order; inside a flow run each is a Prefect task."""
+    """Ingest, validate, clean, split; train a network that finds occlusion; report."""
     workspace.prepare()
     clock, uri = Clock(), workspace.dataset_uri(config.name)
     shared = {
@@ -138,10 +97,9 @@ def run_stages(config: OcclusionConfig) -> Detected:
     return Detected(found=found, seconds=clock.seconds, report=report)
 
 
+occlusion = as_flow(run_stages, name="occlusion")
+
+
 def run(config: OcclusionConfig) -> Detected:
     """Train as a Prefect flow if a server is named, else in plain Python."""
-    if not os.environ.get("PREFECT_API_URL"):
-        return run_stages(config)
-    sections = {name: getattr(config, name) for name in OcclusionConfig.model_fields}
-    result: Detected = occlusion(**sections)
-    return result
+    return run_flow(occlusion, run_stages, config)

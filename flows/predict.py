@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
-from prefect import flow
 from pydantic import Field
 
 from data_contracts.config import Settings
 from data_contracts.references import ModelRef, Reference
 from flows import workspace
+from flows.as_flow import as_flow, run_flow
 from tasks.listing import SourceSettings
 from tasks.predict import predict_source
 from tasks.versions import find_version
@@ -50,30 +49,8 @@ class Predicted(Reference):
         return self.model_dump(mode="json")
 
 
-@flow(name="predict")
-def predict(
-    name: str,
-    data: str,
-    version: int | None = None,
-    out: str = "predictions.parquet",
-    source: SourceSettings = SourceSettings(),
-) -> Predicted:
-    """Write class, probability and model version of every image to Parquet or CSV.
-
-    Args:
-        name: Name of the model.
-        data: Folder, file, manifest or archive of images.
-        version: Version; none is the champion.
-        out: Ends in .parquet or .csv.
-        source: What to list.
-    """
-    return run_stages(
-        PredictConfig(name=name, data=data, version=version, out=out, source=source)
-    )
-
-
 def run_stages(config: PredictConfig) -> Predicted:
-    """Label every image; inside a flow run this is a Prefect task."""
+    """Write class, probability and model version of every image to Parquet or CSV."""
     workspace.prepare()
     model = find_version(
         str(workspace.models_root()), workspace.checked(config.name), config.version
@@ -82,10 +59,9 @@ def run_stages(config: PredictConfig) -> Predicted:
     return Predicted(model=model, out=config.out, **counts)
 
 
+predict = as_flow(run_stages, name="predict")
+
+
 def run(config: PredictConfig) -> Predicted:
     """Predict as a Prefect flow if a server is named, else in plain Python."""
-    if not os.environ.get("PREFECT_API_URL"):
-        return run_stages(config)
-    sections = {name: getattr(config, name) for name in PredictConfig.model_fields}
-    result: Predicted = predict(**sections)
-    return result
+    return run_flow(predict, run_stages, config)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
-from prefect import flow
 from pydantic import Field, model_validator
 
 from data_contracts.config import Settings
 from data_contracts.references import Reference
 from flows import workspace
+from flows.as_flow import as_flow, run_flow
 from flows.result import Clock, RunResult
 from flows.stages import (
     CleanSettings,
@@ -92,54 +91,8 @@ class Unjudged(Reference):
         return self.model_dump(mode="json")
 
 
-@flow(name="pretrain")
-def pretrain(
-    data: str,
-    name: str,
-    source: SourceSettings = SourceSettings(),
-    decode: DecodeSettings = DecodeSettings(),
-    contracts: ContractSettings = ContractSettings(),
-    clean: CleanSettings = CleanSettings(),
-    denoise: DenoiseSettings = DenoiseSettings(),
-    split: SplitSettings = SplitSettings(),
-    pretrain: PretrainSettings = PretrainSettings(),
-    evaluate: EvaluateSettings = EvaluateSettings(),
-    gate: GateSettings = GateSettings(),
-) -> RunResult | Unjudged:
-    """Learn from images alone; judge by a head on the features, gate, register.
-
-    Args:
-        data: Folder, manifest, Parquet, archive, Pascal VOC or COCO.
-        name: Name of the model and its dataset.
-        source: What to list.
-        decode: How to decode.
-        contracts: What to put up with.
-        clean: What to leave out.
-        denoise: What to filter.
-        split: How to divide.
-        pretrain: How the network learns.
-        evaluate: How to measure a head on its features.
-        gate: What a version must reach.
-    """
-    return run_stages(
-        PretrainConfig(
-            data=data,
-            name=name,
-            source=source,
-            decode=decode,
-            contracts=contracts,
-            clean=clean,
-            denoise=denoise,
-            split=split,
-            pretrain=pretrain,
-            evaluate=evaluate,
-            gate=gate,
-        )
-    )
-
-
 def run_stages(config: PretrainConfig) -> RunResult | Unjudged:
-    """Run every stage in order; inside a flow run each is a Prefect task."""
+    """Learn from images alone; judge by a head on the features, gate, register."""
     workspace.prepare()
     clock, uri = Clock(), workspace.dataset_uri(config.name)
     shared = {
@@ -186,10 +139,9 @@ def run_stages(config: PretrainConfig) -> RunResult | Unjudged:
     )
 
 
+pretrain = as_flow(run_stages, name="pretrain")
+
+
 def run(config: PretrainConfig) -> RunResult | Unjudged:
     """Pretrain as a Prefect flow if a server is named, else in plain Python."""
-    if not os.environ.get("PREFECT_API_URL"):
-        return run_stages(config)
-    sections = {name: getattr(config, name) for name in PretrainConfig.model_fields}
-    result: RunResult | Unjudged = pretrain(**sections)
-    return result
+    return run_flow(pretrain, run_stages, config)

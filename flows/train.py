@@ -2,32 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from typing import Any
 
-from prefect import flow
 from pydantic import Field, model_validator
 
 from data_contracts.references import ContractReport, DatasetRef
 from flows import workspace
 from flows.arguments import words
+from flows.as_flow import as_flow, run_flow
 from flows.result import Clock, RunResult
 from flows.stages import (
-    AnomalySettings,
-    AuditSettings,
-    CleanSettings,
-    ContractSettings,
-    DecodeSettings,
-    DenoiseSettings,
-    EmbedSettings,
-    EvaluateSettings,
-    GateSettings,
-    ImputeSettings,
-    InpaintSettings,
-    MaterialiseSettings,
-    SourceSettings,
-    SplitSettings,
     StageSettings,
     TrainSettings,
     curate,
@@ -78,72 +63,8 @@ def size_problem(train: TrainSettings, size: int) -> str:
     return problem or views_problem(train.preset, train.network.design, size)
 
 
-@flow(name="train")
-def train(
-    data: str,
-    name: str,
-    source: SourceSettings = SourceSettings(),
-    decode: DecodeSettings = DecodeSettings(),
-    contracts: ContractSettings = ContractSettings(),
-    clean: CleanSettings = CleanSettings(),
-    denoise: DenoiseSettings = DenoiseSettings(),
-    inpaint: InpaintSettings = InpaintSettings(),
-    split: SplitSettings = SplitSettings(),
-    materialise: MaterialiseSettings = MaterialiseSettings(),
-    embed: EmbedSettings = EmbedSettings(),
-    impute: ImputeSettings = ImputeSettings(),
-    anomaly: AnomalySettings = AnomalySettings(),
-    audit: AuditSettings = AuditSettings(),
-    train: TrainSettings = TrainSettings(),
-    evaluate: EvaluateSettings = EvaluateSettings(),
-    gate: GateSettings = GateSettings(),
-) -> RunResult:
-    """Ingest, validate, clean, split, train, evaluate, gate, register and report.
-
-    Args:
-        data: Folder, manifest, Parquet, archive, Pascal VOC or COCO.
-        name: Name of the model and its dataset.
-        source: What to list.
-        decode: How to decode.
-        contracts: What to put up with.
-        clean: What to leave out.
-        denoise: What to filter.
-        inpaint: What to paint over.
-        split: How to divide.
-        materialise: Which views to store.
-        embed: How to embed.
-        impute: How to fill what is missing.
-        anomaly: How to judge images that do not belong.
-        audit: How to judge labels.
-        train: How to train.
-        evaluate: How to measure.
-        gate: What a version must reach.
-    """
-    return run_stages(
-        TrainConfig(
-            data=data,
-            name=name,
-            source=source,
-            decode=decode,
-            contracts=contracts,
-            clean=clean,
-            denoise=denoise,
-            inpaint=inpaint,
-            split=split,
-            materialise=materialise,
-            embed=embed,
-            impute=impute,
-            anomaly=anomaly,
-            audit=audit,
-            train=train,
-            evaluate=evaluate,
-            gate=gate,
-        )
-    )
-
-
 def run_stages(config: TrainConfig) -> RunResult:
-    """Run every stage in order; inside a flow run each is a Prefect task."""
+    """Ingest, validate, clean, split, train, evaluate, gate, register and report."""
     workspace.prepare()
     read_reviews(config.audit.review)
     check_start(
@@ -206,10 +127,9 @@ def commands(verb: str, config: Any) -> dict[str, str]:
     }
 
 
+train = as_flow(run_stages, name="train")
+
+
 def run(config: TrainConfig) -> RunResult:
     """Train as a Prefect flow if a server is named, else in plain Python."""
-    if not os.environ.get("PREFECT_API_URL"):
-        return run_stages(config)
-    sections = {name: getattr(config, name) for name in TrainConfig.model_fields}
-    result: RunResult = train(**sections)
-    return result
+    return run_flow(train, run_stages, config)

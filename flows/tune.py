@@ -2,36 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import time
 from pathlib import Path
 from typing import Any
 
 import yaml
-from prefect import flow
 from pydantic import Field, ValidationError, model_validator
 
 from data_contracts.errors import SightlineError
 from data_contracts.references import DatasetRef, Reference
 from flows import workspace
 from flows.arguments import words
+from flows.as_flow import as_flow, run_flow
 from flows.result import Clock
 from flows.stages import (
-    AnomalySettings,
-    AuditSettings,
-    CleanSettings,
-    ContractSettings,
-    DecodeSettings,
-    DenoiseSettings,
-    EmbedSettings,
-    EvaluateSettings,
-    GateSettings,
-    ImputeSettings,
-    InpaintSettings,
-    MaterialiseSettings,
-    SourceSettings,
-    SplitSettings,
     TrainSettings,
     audit_limits,
     last,
@@ -177,75 +162,8 @@ class Tuned(Reference):
         return self.model_dump(mode="json")
 
 
-@flow(name="tune")
-def tune(
-    data: str,
-    name: str,
-    source: SourceSettings = SourceSettings(),
-    decode: DecodeSettings = DecodeSettings(),
-    contracts: ContractSettings = ContractSettings(),
-    clean: CleanSettings = CleanSettings(),
-    denoise: DenoiseSettings = DenoiseSettings(),
-    inpaint: InpaintSettings = InpaintSettings(),
-    split: SplitSettings = SplitSettings(),
-    materialise: MaterialiseSettings = MaterialiseSettings(),
-    embed: EmbedSettings = EmbedSettings(),
-    impute: ImputeSettings = ImputeSettings(),
-    anomaly: AnomalySettings = AnomalySettings(),
-    audit: AuditSettings = AuditSettings(),
-    train: TrainSettings = TrainSettings(),
-    evaluate: EvaluateSettings = EvaluateSettings(),
-    gate: GateSettings = GateSettings(),
-    tune: TuneSettings = TuneSettings(),
-) -> Tuned:
-    """Prepare images as `train` does, try settings of training, name the best.
-
-    Args:
-        data: Folder, manifest, Parquet, archive, Pascal VOC or COCO.
-        name: Name of the model and its dataset.
-        source: What to list.
-        decode: How to decode.
-        contracts: What to put up with.
-        clean: What to leave out.
-        denoise: What to filter.
-        inpaint: What to paint over.
-        split: How to divide.
-        materialise: Must store no views.
-        embed: How to embed.
-        impute: How to fill what is missing.
-        anomaly: How to judge images that do not belong.
-        audit: How to judge labels.
-        train: The defaults of the search.
-        evaluate: Handed on to the settings that are found.
-        gate: Handed on to the settings that are found.
-        tune: How to search.
-    """
-    return run_stages(
-        TuneConfig(
-            data=data,
-            name=name,
-            source=source,
-            decode=decode,
-            contracts=contracts,
-            clean=clean,
-            denoise=denoise,
-            inpaint=inpaint,
-            split=split,
-            materialise=materialise,
-            embed=embed,
-            impute=impute,
-            anomaly=anomaly,
-            audit=audit,
-            train=train,
-            evaluate=evaluate,
-            gate=gate,
-            tune=tune,
-        )
-    )
-
-
 def run_stages(config: TuneConfig) -> Tuned:
-    """Prepare the images once, then search; in a flow run each training is a task."""
+    """Prepare images as `train` does, try settings of training, name the best."""
     workspace.prepare()
     read_reviews(config.audit.review)
     rate = config.tune.find == Find.rate
@@ -337,10 +255,9 @@ def command_of(config: TuneConfig, rate: RateFound) -> str:
     return f"sightline train {shlex.join([*given, *found])}"
 
 
+tune = as_flow(run_stages, name="tune")
+
+
 def run(config: TuneConfig) -> Tuned:
     """Search as a Prefect flow if a server is named, else in plain Python."""
-    if not os.environ.get("PREFECT_API_URL"):
-        return run_stages(config)
-    sections = {name: getattr(config, name) for name in TuneConfig.model_fields}
-    result: Tuned = tune(**sections)
-    return result
+    return run_flow(tune, run_stages, config)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any, ClassVar
 
-from prefect import flow
 from pydantic import (
     Field,
     ValidationError,
@@ -18,6 +16,7 @@ from data_contracts.config import Settings
 from data_contracts.errors import UsageError
 from data_contracts.references import ModelRef, Reference
 from flows import workspace
+from flows.as_flow import as_flow, run_flow
 from flows.result import Clock, RunResult
 from flows.stages import (
     GateSettings,
@@ -137,34 +136,8 @@ class NothingNew(Reference):
         return self.model_dump(mode="json") | {"nothing_new": True}
 
 
-@flow(name="update")
-def update(
-    name: str,
-    data: str,
-    source: SourceSettings = SourceSettings(),
-    train: UpdateTrainSettings = UpdateTrainSettings(),
-    gate: GateSettings = GateSettings(),
-    review: str | None = None,
-) -> RunResult | NothingNew:
-    """Add new images as the next era, train from the champion, gate on old and new.
-
-    Args:
-        name: Name of the model.
-        data: The new images: folder, manifest, archive, ...
-        source: What to list.
-        train: How to train.
-        gate: What a version must reach.
-        review: CSV of `sightline data review`, edited by a person.
-    """
-    return run_stages(
-        UpdateConfig(
-            name=name, data=data, source=source, train=train, gate=gate, review=review
-        )
-    )
-
-
 def run_stages(config: UpdateConfig) -> RunResult | NothingNew:
-    """Run every stage in order; inside a flow run each is a Prefect task.
+    """Add new images as the next era, train from the champion, gate on old and new.
 
     Raises:
         UsageError: The model has no champion to start from.
@@ -277,10 +250,9 @@ def _like_champion(
     raise UsageError(f"With the champion's own settings of train: {said}.")
 
 
+update = as_flow(run_stages, name="update")
+
+
 def run(config: UpdateConfig) -> RunResult | NothingNew:
     """Update as a Prefect flow if a server is named, else in plain Python."""
-    if not os.environ.get("PREFECT_API_URL"):
-        return run_stages(config)
-    sections = {name: getattr(config, name) for name in UpdateConfig.model_fields}
-    result: RunResult | NothingNew = update(**sections)
-    return result
+    return run_flow(update, run_stages, config)

@@ -14,10 +14,9 @@ from models.durable import write_over
 from tasks.augment_settings import Occluder
 from tasks.detector import Detector, load_detector
 from tasks.figures import curves
-from tasks.gallery import data_uri
 from tasks.occlusion import Occlusion, OcclusionSettings, covered_rows, judged_rows
+from tasks.pages import render_page
 from tasks.stage import stage_task
-from tasks.wording import count, duration, interval, number, printable
 
 SHOWN = 5
 
@@ -74,23 +73,11 @@ def _grey(share: Array) -> Array:
 
 def render(found: Occlusion, pictures: dict[str, list[Covered]]) -> str:
     """Return the page as one HTML file that loads nothing else."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=printable,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"number": number, "count": count, "duration": duration}
-    environment.globals |= {"interval": interval, "uri": data_uri}
     history = found.history
-    text: str = environment.get_template("occlusion.html").render(
+    return render_page(
+        "occlusion.html",
         found=found,
         pictures=pictures,
         loss=curves(history, ("loss",), title="Loss", zero=True),
         seconds=sum(line["seconds"] for line in history),
     )
-    return text

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import html
 import json
-import os
 import re
-import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +16,7 @@ from data_contracts.references import (
     CheckResult,
     Verdict,
 )
+from models.durable import write_over
 from tasks.figures import (
     class_counts,
     confused_pairs,
@@ -32,11 +30,11 @@ from tasks.gallery import (
     by_reason,
     data_uri,
 )
+from tasks.pages import render_page
 from tasks.report_content import ClassRow, Provenance, ReportContent, SliceRow
 from tasks.summary_labels import MEANING
 from tasks.wording import (
     VERDICTS,
-    count,
     duration,
     estimate,
     finite,
@@ -310,40 +308,23 @@ def _view(content: ReportContent) -> dict[str, Any]:
     }
 
 
-@functools.cache
-def _environment() -> Any:
-    """Return the template environment, which escapes everything it is given."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=printable,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "number": number,
-        "estimate": estimate,
-        "duration": duration,
-        "count": count,
-        "metric_name": metric_name,
-        "file_name": lambda path: str(path).rsplit("/", 1)[-1],
-    }
-    environment.globals |= {
-        "interval": interval,
-        "unit": unit,
-        "metric_help": metric_help,
-        "place": _place,
-        "scale": _scale,
-        "finite": finite,
-        "cell": _cell,
-        "VERDICTS": VERDICTS,
-        "REASONS": REASONS,
-        "MEANING": MEANING,
-    }
-    return environment
+# What its template asks of them.
+HELPERS = {
+    "unit": unit,
+    "metric_help": metric_help,
+    "place": _place,
+    "scale": _scale,
+    "finite": finite,
+    "cell": _cell,
+    "VERDICTS": VERDICTS,
+    "REASONS": REASONS,
+    "MEANING": MEANING,
+}
+FILTERS = {
+    "estimate": estimate,
+    "metric_name": metric_name,
+    "file_name": lambda path: str(path).rsplit("/", 1)[-1],
+}
 
 
 def render_report(content: ReportContent) -> str:
@@ -351,15 +332,14 @@ def render_report(content: ReportContent) -> str:
 
     Pictures shrink, then lose quality, until the page is under `MAX_BYTES`.
     """
-    template = _environment().get_template("report.html")
-    view = _view(content)
+    view = HELPERS | _view(content)
     page = ""
     for side, quality in SIZES:
 
         def uri(image: Any, side: int = side, quality: int = quality) -> str:
             return data_uri(image, side=side, quality=quality)
 
-        page = template.render(**view, uri=uri)
+        page = render_page("report.html", filters=FILTERS, **view, uri=uri)
         if len(page) <= MAX_BYTES:
             break
     return page
@@ -367,18 +347,6 @@ def render_report(content: ReportContent) -> str:
 
 def write_report(content: ReportContent, path: Path) -> Path:
     """Write the report to `path` in one step: readers see the old or the new one."""
-    page = render_report(content)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(
-        "w", encoding="utf-8", dir=path.parent, suffix=".part", delete=False
-    ) as file:
-        try:
-            file.write(page)
-            file.flush()
-            os.fsync(file.fileno())
-            os.chmod(file.name, 0o644)
-            os.replace(file.name, path)
-        except BaseException:
-            Path(file.name).unlink(missing_ok=True)
-            raise
+    write_over(path, render_report(content))
     return path

@@ -67,10 +67,15 @@ def rate(account: dict[str, Any]) -> str:
     if not account["flops"]:
         return "the compiler counts no operations"
     second = account["flops"] / (account["device_ms"] / 1000)
-    text = f"{account['flops'] / 1e9:.3g} GFLOP a step, {second / 1e9:.3g} GFLOP/s"
+    text = f"{_operations(account['flops'])} a step, {_operations(second)}/s"
     if account["peak"]:
         text += f", {number(second / account['peak'])} of the bfloat16 peak"
     return text
+
+
+def _operations(value: float) -> str:
+    unit, by = ("TFLOP", 1e12) if value >= 1e12 else ("GFLOP", 1e9)
+    return f"{value / by:.3g} {unit}"
 
 
 def size(value: float) -> str:

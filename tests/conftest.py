@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -46,6 +47,9 @@ OURS = "flows|tasks|models|data_contracts|serving"
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A shell's background jobs ignore Ctrl-C, and so would what tests start and stop.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)
     # A warning that our own lines cause is an error; libraries may warn each other.
     config.addinivalue_line("filterwarnings", rf"error:::({OURS})(\..*)?")
 

@@ -9,7 +9,7 @@ import pytest
 from data_contracts.errors import SightlineError, UsageError
 from models.rate_finder import find_rate, read_curve
 from models.recipe import NONE, Recipe
-from tests.models.test_training_options import SOURCE, Small
+from tests.models.test_options_of_a_run import SOURCE, Small
 
 VIEW = {"mean": (0.5,) * 3, "std": (0.25,) * 3}
 RATES = np.geomspace(1e-5, 10, 100)

@@ -10,7 +10,7 @@ from data_contracts.errors import WorkspaceError
 from models import room
 from models.recipe import NONE, Recipe
 from models.room import Ahead, bytes_of_device, enough_memory, planned
-from tests.models.test_training_options import Small, run
+from tests.models.test_options_of_a_run import Small, run
 
 WIDE = 1 << 14  # floats in 64 KiB
 

@@ -447,7 +447,7 @@ def test_a_failed_write_keeps_the_old_report(tmp_path, monkeypatch):
     def full_disk(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(report.os, "fsync", full_disk)
+    monkeypatch.setattr("os.fsync", full_disk)
     with pytest.raises(OSError, match="No space"):
         write_report(full(["cat", "dog"]), path)
     assert path.read_bytes() == before

@@ -26,7 +26,7 @@ def test_the_gist_splits_a_step_and_states_stall_and_use():
     text = "\n".join(gist(ACCOUNT))
     assert "64 images takes 10.0 ms: data 1.0, host 2.0, device 7.0" in text
     assert "waiting for images 2.0 % of the time; compiling took 12.0 s" in text
-    assert "700 GFLOP a step, 1e+05 GFLOP/s, 10.1 % of the bfloat16 peak" in text
+    assert "700 GFLOP a step, 100 TFLOP/s, 10.1 % of the bfloat16 peak" in text
     assert "plans 3 GiB of 74.5 GiB" in text
 
 
