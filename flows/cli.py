@@ -44,6 +44,7 @@ VERBS = {
     "occlusion": Verb(
         "flows.occlusion", "OcclusionConfig", "run", "Learn to find what covers images"
     ),
+    "audit": Verb("flows.audit", "AuditConfig", "run", "Attack a model, try defences"),
     "tune": Verb(
         "flows.tune", "TuneConfig", "run", "Look for better settings of training"
     ),
