@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from models.attacks.pgd import fgsm, pgd
-from tests.models.test_attacks import BUDGET, KEYS, LABELS, N, NETWORK, SIDE
+from tests.models.test_attacks import BUDGET, KEYS, LABELS, NETWORK, SIDE, N
 
 foolbox = pytest.importorskip("foolbox", reason="see docs/robustness-training.md")
 
