@@ -145,7 +145,7 @@ def arm(pictures: Any, method: str, given: argparse.Namespace) -> dict[str, Any]
         "minutes": round(sum(each["seconds"] for each in result.history) / 60, 2),
         "epoch": f"{result.best_epoch} of {result.epochs_run}",
         "val_top1": round(best["val_top1"], 4),
-        "val_robust": round(best.get("val_robust", float("nan")), 4),
+        "val_robust": best.get("val_robust"),
         "notes": list(result.notes),
         **stands(pictures, result, given),
     }
