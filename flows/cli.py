@@ -29,6 +29,12 @@ VERBS = {
     "train": Verb("flows.train", "TrainConfig", "run", "Images in, a gated model out"),
     "update": Verb("flows.update", "UpdateConfig", "run", "Teach a model new images"),
     "predict": Verb("flows.predict", "PredictConfig", "run", "Label images by a model"),
+    "evaluate": Verb(
+        "flows.evaluate",
+        "EvaluateConfig",
+        "run",
+        "Measure a version on any images",
+    ),
     "explain": Verb(
         "flows.explain", "ExplainConfig", "run", "Show why a model says so"
     ),

@@ -71,6 +71,8 @@ def _is_mapping(node: yaml.Node) -> bool:
 
 def _node_text(node: yaml.Node) -> str | list[str] | None:
     if isinstance(node, yaml.SequenceNode):
+        if any(_is_mapping(item) for item in node.value):
+            return str(yaml.serialize(node))
         # Not deeper: an anchor may hold itself.
         scalar = yaml.ScalarNode
         return [i.value if isinstance(i, scalar) else "[...]" for i in node.value]

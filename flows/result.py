@@ -42,8 +42,9 @@ class RunResult(Reference):
 
     @property
     def exit_code(self) -> int:
-        """0 if the gate passed, 4 if not."""
-        return 0 if self.verdict == Verdict.PASS else EXIT_REJECTED
+        """0 if the gate passed or a person waived it, 4 if not."""
+        held = self.verdict == Verdict.PASS or self.promoted
+        return 0 if held else EXIT_REJECTED
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as plain JSON values."""
@@ -85,6 +86,8 @@ class RunResult(Reference):
 
     def _verdict(self) -> str:
         name = f"{self.model.name} version {self.model.version}"
+        if self.promoted and self.verdict != Verdict.PASS:
+            return f"Promoted: {name}; a person waived the gate"
         if self.verdict == Verdict.PASS:
             return f"Promoted: {name}" if self.promoted else f"Blessed: {name}"
         kept = self.gate.champion

@@ -11,6 +11,7 @@ from data_contracts.references import ContractReport, DatasetRef, ModelRef
 from flows import workspace
 from flows.ensembles import train_networks
 from flows.result import Clock, RunResult
+from flows.waiver import ask_to_waive, must_be_askable
 from tasks.anomaly import (
     AnomalyPolicy,
     AnomalySettings,
@@ -23,6 +24,7 @@ from tasks.embed import EmbedSettings, embed_dataset
 from tasks.evaluate import evaluate_model
 from tasks.evaluation import EvaluateSettings
 from tasks.gate import GateSettings
+from tasks.gate_settings import check_plan
 from tasks.impute import impute_dataset
 from tasks.impute_settings import ImputeSettings
 from tasks.ingest import IngestSettings, ingest_dataset
@@ -114,6 +116,8 @@ def prepare(
         ContractError: A critical rule is broken; nothing is trained.
     """
     contracts: list[ContractReport] = []
+    check_plan(settings.gate, robustness=settings.evaluate.robustness)
+    must_be_askable(settings.gate)
     own = own_contracts(settings.contracts)
     eased = {"without_labels": without_labels} if without_labels else {}
     detector = wanted_detector(
@@ -297,6 +301,7 @@ def learn(
             config=config,
             datasets=datasets,
         )
+        registered = ask_to_waive(registered, settings.gate, models=models)
     with clock.stage("report"):
         report = report_run(
             source,

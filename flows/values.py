@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import types
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 YES = ("yes", "true", "on", "1")
@@ -30,6 +32,8 @@ def read(text: str | list[str], kind: Any) -> Any:
         return _read_union(text, members)
     if origin in (list, tuple, set, frozenset) or kind in (list, tuple, set):
         item = members[0] if members else str
+        if models_in(item):
+            return _read_models(text)
         return [read(part, item) for part in _split(text)]
     if isinstance(text, list):
         raise ValueError("a list came where one value belongs")
@@ -55,7 +59,11 @@ def show(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, Enum):
         return str(value.value)
+    if isinstance(value, BaseModel):
+        return json.dumps(_told(value))
     if isinstance(value, (list, tuple, set, frozenset)):
+        if any(isinstance(item, BaseModel) for item in value):
+            return f"[{', '.join(map(show, value))}]"
         return ",".join(show(item) for item in value)
     short = f"{value:g}" if isinstance(value, float) else ""
     return short if short and float(short) == value else str(value)
@@ -80,6 +88,10 @@ def kind_words(kind: Any) -> str:
     if origin is dict:
         return f"{kind_words(members[1])} for each KEY"
     if origin in (list, tuple, set, frozenset):
+        if tags := [tag for model in models_in(members[0]) for tag in _tags(model)]:
+            first, _ = tags[0]
+            known = ", ".join(tag for _, tag in tags)
+            return f"a list such as [{{{first}: {tags[0][1]}}}], each one of {known}"
         return f"a list (a,b,c), each {kind_words(members[0])}"
     if origin is Literal or (isinstance(kind, type) and issubclass(kind, Enum)):
         return f"one of {', '.join(choices(kind))}"
@@ -112,6 +124,50 @@ def bounds_words(field: FieldInfo) -> str:
     return ", ".join(
         words[name].format(limits[name]) for name in words if name in limits
     )
+
+
+def models_in(kind: Any) -> list[type[BaseModel]]:
+    """Return the settings models that the items of a list may be."""
+    origin, members = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return models_in(members[0])
+    if origin in (Union, types.UnionType):
+        return [model for member in members for model in models_in(member)]
+    return [kind] if isinstance(kind, type) and issubclass(kind, BaseModel) else []
+
+
+def _tags(model: type[BaseModel]) -> list[tuple[str, str]]:
+    """Return the fields that say which model is meant, and their value."""
+    return [
+        (name, str(field.default))
+        for name, field in model.model_fields.items()
+        if get_origin(field.annotation) is Literal
+    ]
+
+
+def _told(model: BaseModel) -> dict[str, Any]:
+    """Return the fields of a model that must be written to get it again."""
+    tags = {name for name, _ in _tags(type(model))}
+    usual = {name: field.default for name, field in type(model).model_fields.items()}
+    return {
+        name: value
+        for name, value in model.model_dump(mode="json").items()
+        if name in tags or value != usual[name]
+    }
+
+
+def _read_models(text: str | list[str]) -> list[dict[str, Any]]:
+    """Read a list of sections, in YAML's brackets; scalars stay text."""
+    import yaml
+
+    try:
+        found = yaml.load(text, yaml.BaseLoader) if isinstance(text, str) else text
+    except yaml.YAMLError as error:
+        raise ValueError(f"not valid YAML: {getattr(error, 'problem', '')}") from error
+    found = [found] if isinstance(found, dict) else found or []
+    if not all(isinstance(item, dict) for item in found):
+        raise ValueError("each item stands in braces, with its keys")
+    return found
 
 
 def _split(text: str | list[str]) -> Sequence[str]:

@@ -30,6 +30,7 @@ Record = dict[str, Any]
 OnProgress = Callable[[int, int, float, str], None]
 Keep = Callable[[TrainState, "Within"], None]
 Validate = Callable[[TrainState], tuple[float | None, float | None]]
+Watch = Callable[[TrainState], Record]
 SHOWN = 8  # rows that an error names
 
 
@@ -91,6 +92,7 @@ class Run:
     learning_rate: Callable[[Any], Any]
     report: OnProgress
     keep: frozenset[int] = frozenset()
+    watch: Watch | None = None
 
     @property
     def sizes(self) -> NDArray[np.int64]:
@@ -160,6 +162,7 @@ def step_of(
         precision=recipe.precision,
         remat=recipe.remat,
         teacher=teacher,
+        adversarial=recipe.adversarial,
         **views,
     )
 
@@ -212,9 +215,11 @@ def train_epoch(
             saved = time.perf_counter()
     for k in range(max(steps - 2, 0), steps):
         check_step(run, metrics, epoch=epoch, index=k)
+    updates = epoch * steps * run.recipe.adversarial.updates
     means = stopping.mean_of_steps(jax.device_get(metrics), sizes)
     trained = time.perf_counter() - start
     loss, top1 = validate(state)
+    robust = {} if run.watch is None else run.watch(state)
     line = {
         "epoch": epoch,
         "step": epoch * steps,
@@ -223,8 +228,9 @@ def train_epoch(
         "val_loss": loss,
         "val_top1": top1,
         "val_images": stopping.effective_size(run.val_weights),
+        **robust,
         "grad_norm": means["grad_norm"],
-        "learning_rate": float(run.learning_rate(epoch * steps - 1)),
+        "learning_rate": float(run.learning_rate(updates - 1)),
         "images_per_second": round(n / trained, 1),
         "seconds": round(agree(time.perf_counter() - start), 3),
         "data_stall": round(waited / trained, 4),
@@ -232,6 +238,8 @@ def train_epoch(
     note = f"{of}, loss {means['loss']:.3f}"
     if top1 is not None:
         note += f", val top-1 {top1:.3f}"
+    if robust:
+        note += f", attacked {robust['val_robust']:.3f}"
     _tell(run, epoch * n, n / trained, note)
     return state, line
 

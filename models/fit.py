@@ -65,6 +65,7 @@ from models.steps import (
     make_predict,
 )
 from models.warm_start import warm_start
+from models.watch import collapse_told, watch_of
 
 __all__ = ["FitResult", "FitSettings", "fit"]
 
@@ -158,9 +159,10 @@ def fit(
             " Lower accumulate, or raise batch_size."
         )
     steps = steps_per_epoch(source.epoch_size, recipe.batch_size)
+    updates = recipe.epochs * steps * recipe.adversarial.updates
     counts = source.counts
-    tx, learning_rate = make_optimizer(recipe, recipe.epochs * steps)
-    tx = by_parts(tx, recipe, model, steps=recipe.epochs * steps)
+    tx, learning_rate = make_optimizer(recipe, updates)
+    tx = by_parts(tx, recipe, model, steps=updates)
     memory = memory_of(
         recipe.loss, rows=len(source.train_rows), num_classes=len(counts)
     )
@@ -185,7 +187,7 @@ def fit(
             recipe if side is None else dataclasses.replace(recipe, augment=views_of),
             (graphdef, tx),
             counts=counts,
-            steps=recipe.epochs * steps,
+            steps=updates,
             seed=settings.seed,
             teacher=teacher,
             **views,
@@ -205,6 +207,7 @@ def fit(
         learning_rate=learning_rate,
         report=on_progress or (lambda done, total, rate, note: None),
         keep=frozenset(keep),
+        watch=watch_of(recipe, source, graphdef, **views),
     )
     with machine_errors(run_dir):
         run_dir.mkdir(parents=True, exist_ok=True)
@@ -339,6 +342,8 @@ def _result(
         notes.append("no validation images: no early stop, weights of the last epoch")
     elif run.recipe.balance.kind != "none":
         notes.append("validation figures count every class alike, as the balance asks")
+    if reason == "collapse":
+        notes.append(collapse_told(history, recipe=run.recipe))
     if reason == "budget":
         notes.append(f"max_minutes is spent: stopped after {len(history)} epochs")
     if best != len(history):

@@ -54,6 +54,32 @@ def forward(
     return logits.astype(jnp.float32), nnx.as_pure(nnx.state(model, nnx.Not(nnx.Param)))
 
 
+def look_at(
+    graphdef: nnx.GraphDef,
+    weights: tuple[Any, Any],
+    pixels: jax.Array,
+    *,
+    precision: str = "float32",
+    remat: bool = False,
+) -> jax.Array:
+    """Return float32 logits (n c) at running statistics, in training's precision.
+
+    Args:
+        graphdef: The network's structure.
+        weights: (params, stats), float32.
+        pixels: Normalised images (n h w c), float32.
+        precision: As for `forward`.
+        remat: As for `forward`.
+    """
+    model = nnx.merge(graphdef, *weights, copy=True)
+    if precision == "bfloat16":
+        lower(model)
+        pixels = pixels.astype(LOW)
+    if remat:
+        recompute(model)
+    return model(pixels, train=False).astype(jnp.float32)
+
+
 def lower(model: nnx.Module) -> None:
     """Let `model` compute in bfloat16, in place (mixed precision, arXiv 1710.03740).
 

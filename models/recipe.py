@@ -217,6 +217,36 @@ class Distil:
 
 
 @dataclasses.dataclass(frozen=True)
+class Adversarial:
+    """Training on views that are attacked while it goes on, see `adversarial`.
+
+    Attributes:
+        method: none, fgsm, pgd, trades or free.
+        norm: linf or l2.
+        eps: Largest change of a view, of pixels in 0..1.
+        steps: Gradients of PGD and TRADES for a view.
+        beta: Of TRADES: what a changed answer counts beside a wrong one.
+        replays: Updates of free training on the same views.
+        watch: Validation images that PGD attacks after each epoch.
+        watch_steps: Its steps.
+    """
+
+    method: str = "none"
+    norm: str = "linf"
+    eps: float = 4 / 255
+    steps: int = 7
+    beta: float = 6.0
+    replays: int = 4
+    watch: int = 512
+    watch_steps: int = 10
+
+    @property
+    def updates(self) -> int:
+        """Updates of the weights for each batch."""
+        return self.replays if self.method == "free" else 1
+
+
+@dataclasses.dataclass(frozen=True)
 class Recipe:
     """Settings of the optimiser, its schedule and the views.
 
@@ -248,6 +278,7 @@ class Recipe:
         progressive: Side of the first views, as a share of the last; 1 is off. See
             `resizing`.
         progressive_stages: Sides that it takes, the last one included.
+        adversarial: Whether views are attacked, and how.
     """
 
     preset: str = "small"
@@ -280,6 +311,7 @@ class Recipe:
     distil: Distil = Distil()
     progressive: float = 1.0
     progressive_stages: int = 4
+    adversarial: Adversarial = Adversarial()
 
     def __repr__(self) -> str:
         """Name every field but later ones at their defaults.
@@ -300,7 +332,7 @@ TUNING = 3 / 14
 # Fields of `Recipe` that came after runs were made without them.
 LATER = (
     "schedule sam_radius accumulate precision remat freeze layer_decay unfreeze network"
-    " cycles distil progressive progressive_stages"
+    " cycles distil progressive progressive_stages adversarial"
 ).split()
 
 

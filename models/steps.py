@@ -13,6 +13,8 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from models.accumulate import in_parts, uphill
+from models.adversarial import CHANGE, Adversary, divergence, replayed
 from models.augment import view
 from models.design import PLAIN, Design
 from models.distil import Given, Teacher
@@ -22,8 +24,7 @@ from models.machine import cores
 from models.objective import Objective, margin_of
 from models.optim import evaluation_weights
 from models.processes import by_turns, in_turn
-from models.recipe import Augment
-from models.remat import late
+from models.recipe import Adversarial, Augment
 from models.scales import answer
 
 AXIS = "batch"
@@ -140,6 +141,7 @@ def make_train_step(
     precision: str = "float32",
     remat: bool = False,
     teacher: Teacher | None = None,
+    adversarial: Adversarial = Adversarial(),
 ) -> Step:
     """Compile one optimiser step; `state` is donated.
 
@@ -174,6 +176,7 @@ def make_train_step(
         precision: "float32" or "bfloat16", see `forward.lower`.
         remat: Recompute blocks rather than remember them, see `remat`.
         teacher: Answers the very same views, for the objective's targets.
+        adversarial: Learn from views that are attacked, see `adversarial`.
 
     Returns:
         step(state, images uint8 (n h w c), labels (n,), weights (n,), places (n,)) to
@@ -182,6 +185,8 @@ def make_train_step(
         not remembered.
     """
     run = functools.partial(forward, graphdef, precision=precision, remat=remat)
+    foe = Adversary(adversarial, graphdef, mean, std, precision, remat, accumulate)
+    free, replays = adversarial.method == "free", adversarial.updates
 
     def local(
         state: TrainState,
@@ -191,7 +196,8 @@ def make_train_step(
         places: Any,
         *taught: Any,
     ) -> Any:
-        key = jax.random.fold_in(jax.random.key(seed), state.step)
+        count = state.step if replays == 1 else state.step // replays
+        key = jax.random.fold_in(jax.random.key(seed), count)
         if mesh is not None:
             key = jax.random.fold_in(key, jax.lax.axis_index(AXIS))
         total = sum_over(jnp.sum(weights), mesh)
@@ -203,34 +209,49 @@ def make_train_step(
         if teacher is not None:
             targets = teacher.answers(taught[0], pixels)
         share = weights / jnp.maximum(total, 1e-12)
-        examples = pixels, own, labels, labels[::-1], targets, share
+        pixels, moved = foe((state.params, state.stats), pixels, own, labels, key=key)
+        examples = pixels, own, labels, labels[::-1], targets, share, moved
+        change = state.memory.get(CHANGE)
 
-        def loss(params: Any, stats: Any, key: jax.Array, part: Any) -> Any:
-            pixels, own, first, second, targets, share = part
+        def loss(learnt: Any, stats: Any, key: jax.Array, part: Any) -> Any:
+            pixels, own, first, second, targets, share, moved = part
+            params, change = learnt if free else (learnt, None)
+            if free:
+                pixels = jnp.clip(pixels + change, 0, 1)
             normal = normalise(pixels, mean, std)
             logits, stats = run((params, stats), normal, key=key)
             of = functools.partial(objective, logits, step=state.step, targets=targets)
             value = own * of(first) + (1 - own) * of(second)
+            if moved is not None:
+                normal = normalise(moved, mean, std)
+                answers, stats = run((params, stats), normal, key=key)
+                value += adversarial.beta * divergence(logits, answers)
             hits = (logits.argmax(-1) == first).astype(jnp.float32)
             return jnp.sum(value * share), (jnp.sum(hits * share), stats, logits)
 
         gradient = functools.partial(
-            _in_parts,
+            in_parts,
             jax.value_and_grad(loss, has_aux=True),
             stats=state.stats,
             key=jax.random.fold_in(key, 2),
             examples=examples,
             parts=accumulate,
         )
-        (value, (top1, stats, logits)), grads = gradient(state.params)
+        (value, (top1, stats, logits)), grads = gradient(
+            (state.params, change) if free else state.params
+        )
+        if free:
+            grads, slopes = grads
         whole = jnp.where(own == 1, places, jnp.iinfo(places.dtype).max)
         value, top1, grads = sum_over((value, top1, grads), mesh)
         if sam_radius:
-            worst = _uphill(state.params, grads, sam_radius)
+            worst = uphill(state.params, grads, sam_radius)
             grads = sum_over(gradient(worst)[1], mesh)
         stats = mean_over(in_turn(stats, grads, mesh), mesh)
         seen = _all_of(in_turn((whole, labels, logits), (grads, stats), mesh), mesh)
         memory = _remember(state.memory, *seen, decay)
+        if free:
+            memory[CHANGE] = foe.pushed(change, slopes, pixels)
         updates, opt = tx.update(grads, state.opt, state.params)
         params = optax.apply_updates(state.params, updates)
         average = moved_average(state.ema, (params, stats), ema, state.step)
@@ -241,6 +262,8 @@ def make_train_step(
         after = TrainState(params, stats, opt, average, state.step + 1, memory)
         return after, metrics
 
+    if free:
+        local = replayed(local, adversarial, augment, seed=seed, mesh=mesh)
     return compiled(local, mesh, *([] if teacher is None else [teacher.weights]))
 
 
@@ -272,45 +295,6 @@ def compiled(local: Callable[..., Any], mesh: Mesh | None, *given: Any) -> Step:
         donate_argnums=0,
     )
     return Given(step, given) if given else step
-
-
-def _in_parts(
-    gradient: Any, params: Any, *, stats: Any, key: Any, examples: Any, parts: int
-) -> Any:
-    """Return the sum of `gradient` over `parts` equal parts of the examples."""
-    if parts == 1:
-        return gradient(params, stats, key, examples)
-    cut = jax.tree.map(lambda a: a.reshape(parts, -1, *a.shape[1:]), examples)
-    # In a loop, XLA's CPU backend takes 100 times as long for the gradient of a kernel;
-    # in a line, the program grows with the parts.
-    in_line = jax.default_backend() == "cpu"
-
-    def add(before: Any, given: Any) -> Any:
-        index, (pixels, *rest) = given
-        sums, stats = before
-        if in_line:  # or parts overlap, and take the memory of the whole
-            pixels = late(pixels, sums)
-        part = pixels, *rest
-        (value, (top1, stats, logits)), grads = gradient(
-            params, stats, jax.random.fold_in(key, index), part
-        )
-        return (jax.tree.map(jnp.add, sums, (value, top1, grads)), stats), logits
-
-    nothing = jnp.zeros(()), jnp.zeros(()), jax.tree.map(jnp.zeros_like, params)
-    (sums, stats), logits = jax.lax.scan(
-        add,
-        (nothing, stats),
-        (jnp.arange(parts), cut),
-        unroll=in_line,
-    )
-    value, top1, grads = sums
-    return (value, (top1, stats, logits.reshape(-1, logits.shape[-1]))), grads
-
-
-def _uphill(params: Any, grads: Any, radius: float) -> Any:
-    """Return the weights at distance `radius` of `params`, along the gradient."""
-    by = radius / jnp.maximum(optax.tree.norm(grads), 1e-12)
-    return jax.tree.map(lambda weight, grad: weight + by * grad, params, grads)
 
 
 def _remember(

@@ -60,34 +60,61 @@ def best_epoch(history: list[Record]) -> int:
     later weights are better settled, so an epoch that cannot be told from the best so
     far replaces the one kept (the one-standard-error rule of Breiman et al. 1984,
     section 3.4.3). Top-1 is what the gate judges; networks go on gaining it while
-    their likelihood already overfits (arXiv 1706.04599). Without validation it is the
-    last epoch.
+    their likelihood already overfits (arXiv 1706.04599). Adversarial training is judged
+    by top-1 under attack, see `watch`. Without validation it is the last epoch.
     """
     if not history or history[-1]["val_top1"] is None:
         return len(history)
     kept, best = 1, 0.0
     for epoch, line in enumerate(history, 1):
-        best = max(best, line["val_top1"])
-        error = math.sqrt(best * (1 - best) / line["val_images"])
-        if line["val_top1"] >= best - error:
+        top1, images = judged(line)
+        best = max(best, top1)
+        error = math.sqrt(best * (1 - best) / images)
+        if top1 >= best - error:
             kept = epoch
     return kept
+
+
+def judged(line: Record) -> tuple[float, float]:
+    """Return the top-1 that an epoch is judged by, and of how many images it is."""
+    if "val_robust" in line:
+        return line["val_robust"], line["robust_images"]
+    return line["val_top1"], line["val_images"]
+
+
+def collapsed(history: list[Record]) -> bool:
+    """Say whether top-1 under attack fell to under half of its best, and not by chance.
+
+    So ends a network that learnt to answer single steps alone (catastrophic
+    overfitting: Wong et al. 2020, arXiv 2001.03994, section 5.4).
+    """
+    if not history or "val_robust" not in history[-1]:
+        return False
+    best = max(line["val_robust"] for line in history)
+    now, images = judged(history[-1])
+    error = math.sqrt(best * (1 - best) / images)
+    return bool(now < best / 2 and now < best - 4 * error)
 
 
 def stop_reason(
     history: list[Record], *, epochs: int, patience: int, max_minutes: float | None
 ) -> str:
-    """Return why no further epoch runs: done, early, budget, or '' to go on.
+    """Return why no further epoch runs: done, collapse, early, budget, or '' to go on.
 
     A stop is early when neither top-1 nor loss got better for `patience` epochs (0
-    never stops); at least one epoch runs within any budget.
+    never stops), where epochs are judged by top-1 under attack when that did not; at
+    least one epoch runs within any budget.
     """
     if len(history) >= epochs:
         return "done"
+    if collapsed(history):
+        return "collapse"
     if history and patience and history[-1]["val_top1"] is not None:
-        top1 = [line["val_top1"] for line in history]
-        loss = [line["val_loss"] for line in history]
-        newest = max(top1.index(max(top1)), loss.index(min(loss))) + 1
+        top1 = [judged(line)[0] for line in history]
+        newest = top1.index(max(top1)) + 1
+        if "val_robust" not in history[-1]:
+            loss = [line["val_loss"] for line in history]
+            newest = max(newest, loss.index(min(loss)) + 1)
         if len(history) - newest >= patience:
             return "early"
     minutes = sum(line["seconds"] for line in history) / 60

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,8 @@ class Arena:
         groups: (n,) duplicate group of each image; None, each its own.
         paths: (n,) image names, for the lists of flips.
         known_only: Leave out images of classes that the champion does not know.
+        digests: (n,) SHA-256 of each file, by which images may be pinned too.
+        slices: Name to (n,) slice of each image; '' is none.
     """
 
     name: str
@@ -35,6 +38,41 @@ class Arena:
     groups: NDArray[Any] | None = None
     paths: Sequence[str] | None = None
     known_only: bool = False
+    digests: Sequence[str] | None = None
+    slices: Mapping[str, NDArray[Any]] | None = None
+
+
+@dataclass(frozen=True)
+class Rights:
+    """How often two models are right on each image, spoiled or attacked.
+
+    Attributes:
+        candidate: (n,) share of right answers, 0 to 1.
+        champion: (n,) the champion's on the same images.
+        groups: (n,) duplicate group of each image.
+    """
+
+    candidate: Floats
+    champion: Floats
+    groups: Ints
+
+
+def write_rights(path: Path, rights: Rights) -> None:
+    """Keep how often both models are right on each image; `read_rights` reads it."""
+    np.savez(
+        path,
+        candidate=rights.candidate,
+        champion=rights.champion,
+        groups=rights.groups,
+    )
+
+
+def read_rights(path: Path) -> Rights | None:
+    """Return what `write_rights` kept, None where it kept nothing."""
+    if not path.exists():
+        return None
+    with np.load(path) as kept:
+        return Rights(kept["candidate"], kept["champion"], kept["groups"])
 
 
 @dataclass(frozen=True)
@@ -48,6 +86,8 @@ class Match:
     candidate: Scores
     champion: Scores | None
     counts: dict[str, int]
+    digests: Sequence[str] | None = None
+    slices: Mapping[str, NDArray[Any]] | None = None
 
     @property
     def n(self) -> int:
@@ -93,4 +133,11 @@ def meet(arena: Arena, *, first: bool) -> Match:
         candidate=candidate,
         champion=rival,
         counts=counts,
+        digests=None
+        if arena.digests is None
+        else [arena.digests[int(i)] for i in np.flatnonzero(keep)],
+        slices={
+            name: np.asarray(values)[keep]
+            for name, values in (arena.slices or {}).items()
+        },
     )

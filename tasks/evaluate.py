@@ -15,8 +15,9 @@ from data_contracts.errors import ContractError
 from data_contracts.references import DatasetRef, Estimate, ModelRef, Reference
 from data_contracts.store import Dataset, storage_errors
 from models.durable import write_over
-from tasks.arena import Arena
+from tasks.arena import Arena, read_rights
 from tasks.evaluation import EvaluateSettings, Evaluation, Robustness
+from tasks.gate import Exhibits
 from tasks.inference import Floats, Predictor, predict_rows
 from tasks.labels import hierarchy_of, roll_up
 from tasks.lessons import class_of_rows, count_taught, labels_to_learn
@@ -162,7 +163,8 @@ def _evaluate(
         store.create_array(name, data=values)
     if settings.robustness:
         hold = predictor, rival
-        found = measure_robustness(dataset, rows, labels, groups, hold, settings)
+        kept = folder / "corrupted.npz"
+        found = measure_robustness(dataset, rows, labels, groups, hold, settings, kept)
         (folder / "robustness.json").write_text(found.model_dump_json())
 
 
@@ -232,7 +234,8 @@ def slices_of(dataset: Dataset, rows: Array) -> dict[str, Array]:
         kind: _named(columns[kind][rows], dataset.names(f"{kind}_names"))
         for kind in ("domain", "coarse")
     }
-    slices["training images"] = _shots(dataset, rows)
+    if dataset.has("use"):
+        slices["training images"] = _shots(dataset, rows)
     slices["size"] = np.array(edges, object)[np.searchsorted(SIDES, side, "right")]
     slices["era"] = np.array([f"era {era}" for era in columns["era"][rows]], object)
     return {name: values for name, values in slices.items() if len(set(values)) > 1}
@@ -269,10 +272,11 @@ def arenas_of(
     champion = found.get("champion")
     if champion is not None:
         champion = champion[:, order][:, : len([n for n in classes if n in known])]
-    columns = dataset.columns("group", "path", "era")
+    columns = dataset.columns("group", "path", "era", "sha256")
     era = columns["era"][rows]
     parts = {"test": era >= 0}
     newest = columns["era"].max()
+    slices = slices_of(dataset, rows)
     if champion is not None and newest > 0:
         parts = {"old": era < newest, "new": era == newest}
     return [
@@ -284,10 +288,29 @@ def arenas_of(
             groups=columns["group"][rows][here],
             paths=list(columns["path"][rows][here]),
             known_only=name == "old",
+            digests=list(columns["sha256"][rows][here]),
+            slices={key: values[here] for key, values in slices.items()},
         )
         for name, here in parts.items()
         if here.any()
     ]
+
+
+def exhibits_of(
+    evaluated: Evaluated, candidate: ModelRef, champion: ModelRef | None
+) -> Exhibits:
+    """Return what a gate's further checks look at, as far as it is there."""
+    attacked = Path(evaluated.folder).glob("attacked-*.npz")
+    return Exhibits(
+        candidate=Path(candidate.uri) / "model",
+        champion=Path(champion.uri) / "model" if champion else None,
+        corrupted=read_rights(Path(evaluated.folder) / "corrupted.npz"),
+        attacked={
+            path.stem.removeprefix("attacked-"): rights
+            for path in attacked
+            if (rights := read_rights(path)) is not None
+        },
+    )
 
 
 def _shots(dataset: Dataset, rows: Array) -> Array:

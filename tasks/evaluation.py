@@ -22,8 +22,8 @@ class Binning(StrEnum):
     WIDTH = "width"
 
 
-class EvaluateSettings(Settings):
-    """Settings of `evaluate`."""
+class MeasureSettings(Settings):
+    """How figures and their intervals are made."""
 
     level: float = Field(0.95, gt=0.5, lt=1, description="Coverage of intervals.")
     draws: int = Field(2_000, ge=100, le=100_000, description="Bootstrap resamples.")
@@ -33,6 +33,11 @@ class EvaluateSettings(Settings):
         Binning.MASS, description="Bins of equal mass (images) or of equal width."
     )
     top_pairs: int = Field(20, ge=0, description="Confused pairs to list.")
+
+
+class EvaluateSettings(MeasureSettings):
+    """Settings of `evaluate`."""
+
     robustness: bool = Field(
         False, description="Also measure on test images spoiled on purpose."
     )

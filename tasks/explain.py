@@ -17,7 +17,7 @@ from data_contracts.store import Dataset, storage_errors
 from models.durable import write_over
 from models.explain.how import SIGNED, Method
 from tasks.explain_answer import Change, what_changes
-from tasks.explain_choose import Answers, answers_of, check_target, chosen, targets_of
+from tasks.explain_choose import answers_of, check_target, chosen, targets_of
 from tasks.explain_figures import Worth, classes_by_boxes, worth_of
 from tasks.explain_neighbours import Neighbour, nearest_taught
 from tasks.explain_picture import overlay, png

@@ -2,62 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-from pydantic import Field
-from scipy import sparse
 
-from data_contracts.config import Settings
 from data_contracts.references import CheckResult, GateReport, Verdict
-from tasks.arena import Arena, Match, meet
-from tasks.intervals import (
-    Floats,
-    centred_interval,
-    grouped_bootstrap,
-    paired_change,
-    two_sided,
-    z_score,
+from tasks import gate_images, gate_machine, gate_quality
+from tasks.arena import Arena, Match, Rights, meet
+from tasks.gate_settings import (
+    Adversarial,
+    Blocks,
+    Calibration,
+    Corruptions,
+    Floor,
+    GateSettings,
+    Infrastructure,
+    Latency,
+    Metric,
+    MustStayRight,
+    NegativeFlips,
+    NonInferior,
+    Size,
+    Slices,
+    Superior,
+    planned,
 )
-from tasks.scores import contributions, figures, shares
+from tasks.gate_words import against
 
-POWER = 0.8  # chance to pass that the advised number of images gives an equal model
+__all__ = ["Exhibits", "GateSettings", "against", "decide", "overall"]
 
 
-class GateSettings(Settings):
-    """Settings of `decide`."""
+@dataclass(frozen=True)
+class Exhibits:
+    """What checks look at beside the answers on clean images.
 
-    floor_top1: float | None = Field(
-        None,
-        ge=0,
-        lt=1,
-        description="Top-1 that every version must surely exceed; none: that of always "
-        "guessing the most common class of the test images.",
-    )
-    margin: float = Field(
-        0.01, gt=0, lt=1, description="Loss of top-1 against the champion to tolerate."
-    )
-    margin_macro_f1: float = Field(
-        0.02, gt=0, lt=1, description="Loss of macro-F1 to tolerate."
-    )
-    margin_brier: float = Field(
-        0.02, gt=0, lt=2, description="Rise of the Brier score (0..2) to tolerate."
-    )
-    level: float = Field(
-        0.95, gt=0.5, lt=1, description="One-sided confidence behind each verdict."
-    )
-    min_images: int = Field(
-        30, ge=1, description="Test images below which nothing can pass."
-    )
-    min_images_era: int = Field(
-        300,
-        ge=1,
-        description="Images below which a further arena (an era's test images) blocks "
-        "only when it fails.",
-    )
-    draws: int = Field(2_000, ge=100, le=100_000, description="Bootstrap resamples.")
-    seed: int = Field(0, ge=0, description="Seed of the resamples.")
-    max_flips: int = Field(200, ge=0, description="Flipped images to name, each way.")
+    Attributes:
+        candidate: Folder of the candidate's weights.
+        champion: Folder of the champion's.
+        corrupted: Answers on spoiled images.
+        attacked: Answers under each attack, by its name.
+    """
+
+    candidate: Path | None = None
+    champion: Path | None = None
+    corrupted: Rights | None = None
+    attacked: Mapping[str, Rights] = field(default_factory=dict)
 
 
 def decide(
@@ -67,6 +59,7 @@ def decide(
     name: str,
     version: int | None = None,
     champion: int | None = None,
+    exhibits: Exhibits | None = None,
 ) -> GateReport:
     """Decide whether a candidate may be promoted.
 
@@ -75,20 +68,28 @@ def decide(
 
     Args:
         arenas: The test images; the first is the one that floors are held against.
-        settings: Limits.
+        settings: Limits and checks.
         name: Model name.
         version: The candidate's version, if it has one yet.
         champion: The champion's version; None for a first version.
+        exhibits: What checks look at beside the arenas.
 
     Returns:
         The verdict: fail if a blocking check failed, else inconclusive if one was,
         else pass; not_run if nothing could be checked.
+
+    Raises:
+        UsageError: A file of pinned images cannot be read.
     """
     settings = settings or GateSettings()
     matches = [meet(arena, first=i == 0) for i, arena in enumerate(arenas)]
-    checks = [check for match in matches for check in _checks(match, settings)]
+    plan = planned(settings)
+    checks = [check for match in matches for check in _checks(match, plan, settings)]
     if champion is not None and matches and matches[0].champion is None:
         checks.append(_unmet(champion))
+    if any(match.n for match in matches):
+        found = exhibits or Exhibits()
+        checks += _further(plan, matches, found, settings, first=champion is None)
     return GateReport(
         name=name,
         version=version,
@@ -114,15 +115,10 @@ def overall(checks: Sequence[CheckResult]) -> Verdict:
     return Verdict.PASS if verdicts == {Verdict.PASS} else Verdict.INCONCLUSIVE
 
 
-def against(low: float, high: float, *, limit: float) -> Verdict:
-    """Return pass if the interval lies above `limit`, fail if below, else neither."""
-    if low > limit:
-        return Verdict.PASS
-    return Verdict.FAIL if high < limit else Verdict.INCONCLUSIVE
-
-
-def _checks(match: Match, settings: GateSettings) -> list[CheckResult]:
-    """Return every check on one arena."""
+def _checks(
+    match: Match, plan: Sequence[Any], settings: GateSettings
+) -> list[CheckResult]:
+    """Return every check on the answers in one arena."""
     if match.n == 0:
         return [
             CheckResult(
@@ -132,15 +128,97 @@ def _checks(match: Match, settings: GateSettings) -> list[CheckResult]:
                 detail=f"No test image in {match.name} has a label that was trained.",
             )
         ]
-    checks = [_answers(match)]
+    checks = [gate_quality.answers(match)]
     if checks[0].verdict == Verdict.FAIL:
         return checks
-    if match.first or settings.floor_top1 is not None:
-        checks.append(_floor(match, settings))
-    if match.champion is not None:
-        checks.append(_top1(match, settings))
-        checks.extend(_bootstrapped(match, settings))
+    shared = [
+        check
+        for check in plan
+        if isinstance(check, NonInferior) and check.metric != Metric.top1
+    ]
+    compared = match.champion is not None
+    drawn = gate_quality.bootstrapped(shared, match, settings) if compared else []
+    by_metric = dict(zip([id(check) for check in shared], drawn, strict=False))
+    for check in plan:
+        found = by_metric.get(id(check)) or _one(check, match, settings)
+        listed = found if isinstance(found, list) else [found]
+        checks += [_blocking(row, check.blocks) for row in listed if row is not None]
     return [_weighed(check, match, settings) for check in checks]
+
+
+def _one(check: Any, match: Match, settings: GateSettings) -> Any:
+    """Return what one check finds in an arena, None or nothing if it is not of it."""
+    match check:
+        case Floor():
+            if match.first or check.limit is not None:
+                return gate_quality.floor(check, match, settings)
+        case Calibration():
+            return gate_quality.calibration(check, match, settings)
+    if match.champion is None:
+        return None
+    match check:
+        case NonInferior(metric=Metric.top1):
+            return gate_quality.top1(check, match, settings)
+        case Superior():
+            return gate_images.superior(check, match, settings)
+        case Slices():
+            return gate_images.slices(check, match, settings)
+        case NegativeFlips():
+            return gate_images.negative_flips(check, match, settings)
+    return None
+
+
+def _further(
+    plan: Sequence[Any],
+    matches: Sequence[Match],
+    exhibits: Exhibits,
+    settings: GateSettings,
+    *,
+    first: bool,
+) -> list[CheckResult]:
+    """Return the checks that are not of one arena; a first version meets no other."""
+    rows = []
+    for check in plan:
+        if isinstance(check, MustStayRight):
+            found = gate_images.must_stay_right(check, matches)
+        elif isinstance(check, Infrastructure):
+            found = gate_machine.infrastructure(exhibits.candidate)
+        elif first:
+            continue
+        elif isinstance(check, Corruptions):
+            found = gate_quality.withstands(
+                "corruptions",
+                exhibits.corrupted,
+                margin=check.margin,
+                why="No spoiled images were answered; set evaluate.robustness=yes.",
+                settings=settings,
+            )
+        elif isinstance(check, Adversarial):
+            found = gate_quality.withstands(
+                f"adversarial: {check.attack}",
+                exhibits.attacked.get(check.attack),
+                margin=check.margin,
+                why=f"No images attacked by {check.attack} were answered by both.",
+                settings=settings,
+            )
+        elif isinstance(check, Latency):
+            found = gate_machine.latency(
+                check, exhibits.candidate, exhibits.champion, level=settings.level
+            )
+        elif isinstance(check, Size):
+            found = gate_machine.size(check, exhibits.candidate, exhibits.champion)
+        else:
+            continue
+        rows.append(_blocking(found, check.blocks))
+    return rows
+
+
+def _blocking(result: CheckResult, blocks: Blocks) -> CheckResult:
+    """Return a check that blocks only when it is said to."""
+    stops = blocks == Blocks.yes or (
+        blocks == Blocks.failing and result.verdict == Verdict.FAIL
+    )
+    return result.model_copy(update={"blocking": stops})
 
 
 def _unmet(champion: int) -> CheckResult:
@@ -163,132 +241,9 @@ def _weighed(check: CheckResult, match: Match, settings: GateSettings) -> CheckR
             update={"verdict": Verdict.INCONCLUSIVE, "detail": check.detail + few}
         )
     if not match.first and match.n < settings.min_images_era:
-        return check.model_copy(update={"blocking": check.verdict == Verdict.FAIL})
+        stops = check.blocking and check.verdict == Verdict.FAIL
+        return check.model_copy(update={"blocking": stops})
     return check
-
-
-def _answers(match: Match) -> CheckResult:
-    """Check that the candidate answers every image with probs."""
-    n, missing = match.n, match.counts["unanswered"]
-    return CheckResult(
-        check=f"{match.name}: answers",
-        verdict=Verdict.FAIL if missing else Verdict.PASS,
-        value=1 - missing / n,
-        limit=1.0,
-        n=n,
-        detail=f"{n - missing:,} of {n:,} images got probabilities that are finite and "
-        "sum to 1; all must.",
-    )
-
-
-def _floor(match: Match, settings: GateSettings) -> CheckResult:
-    """Check that top-1 surely exceeds the floor."""
-    limit = settings.floor_top1
-    if limit is None:
-        limit = float(np.bincount(match.candidate.label).max() / match.n)
-    found = shares(
-        match.candidate.correct,
-        groups=match.groups,
-        level=two_sided(settings.level),
-    )[0]
-    what = (
-        "floor" if settings.floor_top1 is not None else "share of the commonest class"
-    )
-    detail = (
-        f"Top-1 is {found.value:.1%} ({_side(settings)} lower bound {found.low:.1%}), "
-        f"must exceed the {what}, {limit:.1%}."
-    )
-    verdict = against(found.low, found.high, limit=limit)
-    if limit == 1:
-        verdict = Verdict.INCONCLUSIVE
-        detail = "The test images hold a single class: guessing it is always right."
-    return CheckResult(
-        check=f"{match.name}: top-1 floor",
-        verdict=verdict,
-        value=found.value,
-        low=found.low,
-        high=found.high,
-        limit=limit,
-        n=match.n,
-        detail=detail,
-    )
-
-
-def _top1(match: Match, settings: GateSettings) -> CheckResult:
-    """Check that top-1 is surely not worse than the champion's by the margin."""
-    found = paired_change(
-        match.change, groups=match.groups, level=two_sided(settings.level)
-    )
-    verdict = against(found.low, found.high, limit=-settings.margin)
-    detail = (
-        f"Top-1 changed by {_points(found.value)} points ({_side(settings)} lower "
-        f"bound {_points(found.low)}), may not fall below "
-        f"{_points(-settings.margin)}; {match.counts['fixed']:,} images fixed, "
-        f"{match.counts['broken']:,} broken."
-    )
-    if unknown := match.counts["unknown_to_champion"]:
-        detail += f" The champion does not know the class of {unknown:,} of them."
-    if verdict == Verdict.INCONCLUSIVE:
-        detail += _advice(found.value, found.high - found.low, match, settings)
-    return CheckResult(
-        check=f"{match.name}: top-1",
-        verdict=verdict,
-        value=found.value,
-        low=found.low,
-        high=found.high,
-        limit=-settings.margin,
-        n=match.n,
-        detail=detail,
-    )
-
-
-def _bootstrapped(match: Match, settings: GateSettings) -> list[CheckResult]:
-    """Check macro-F1 and Brier against the champion's on the same resamples."""
-    assert match.champion is not None
-    ones = np.ones(match.n)
-    pair = [contributions(who, ones) for who in (match.candidate, match.champion)]
-    columns = sparse.hstack(pair, format="csr")
-    half = pair[0].shape[1]
-
-    def change(sums: Floats) -> Floats:
-        """Return (d, 2) how much better macro-F1 and Brier are, better upwards."""
-        gain = figures(sums[:, :half]) - figures(sums[:, half:])
-        return np.stack([gain[:, 2], -gain[:, 3]], axis=1)
-
-    draws = grouped_bootstrap(
-        columns,
-        change,
-        groups=match.groups,
-        strata=match.candidate.label,
-        draws=settings.draws,
-        seed=settings.seed,
-    )
-    value = change(np.asarray(columns.sum(axis=0)).reshape(1, -1))[0]
-    low, high = centred_interval(value, draws, level=two_sided(settings.level))
-    f1 = CheckResult(
-        check=f"{match.name}: macro-F1",
-        verdict=against(low[0], high[0], limit=-settings.margin_macro_f1),
-        value=value[0],
-        low=low[0],
-        high=high[0],
-        limit=-settings.margin_macro_f1,
-        n=match.n,
-        detail=f"Macro-F1 changed by {_points(value[0])} points ({_side(settings)} "
-        f"lower bound {_points(low[0])}), may not fall below "
-        f"{_points(-settings.margin_macro_f1)}.",
-    )
-    brier = CheckResult(
-        check=f"{match.name}: Brier",
-        verdict=against(low[1], high[1], limit=-settings.margin_brier),
-        value=-value[1],
-        low=-high[1],
-        high=-low[1],
-        limit=settings.margin_brier,
-        n=match.n,
-        detail=f"Brier changed by {-value[1]:+.4f} ({_side(settings)} upper bound "
-        f"{-low[1]:+.4f}), may not rise above {settings.margin_brier:+.4f}.",
-    )
-    return [f1, brier]
 
 
 def _flips(matches: Sequence[Match], settings: GateSettings) -> dict[str, list[str]]:
@@ -302,25 +257,3 @@ def _flips(matches: Sequence[Match], settings: GateSettings) -> dict[str, list[s
             order = np.argsort(-match.candidate.confidence[rows], kind="stable")
             found[way].extend(match.paths[i] for i in rows[order])
     return {way: names[: settings.max_flips] for way, names in found.items() if names}
-
-
-def _advice(value: float, width: float, match: Match, settings: GateSettings) -> str:
-    """Say how many images would let a candidate as good as this one pass."""
-    room = settings.margin + min(value, 0.0)
-    if room <= settings.margin / 10:
-        return ""
-    z = z_score(two_sided(settings.level))
-    reach = z + z_score(two_sided(POWER))
-    needed = match.n * (reach * width / (2 * z * room)) ** 2
-    rounded = int(np.ceil(needed / 100) * 100)
-    return f" About {rounded:,} such images would be needed to tell."
-
-
-def _points(share: float) -> str:
-    """Write a change of a share in points, with its sign."""
-    return f"{100 * share:+.1f}"
-
-
-def _side(settings: GateSettings) -> str:
-    """Write the confidence of a one-sided bound."""
-    return f"{settings.level:.0%}"

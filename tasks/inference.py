@@ -89,6 +89,7 @@ class Predictor:
                 make_predict_members, graphdef, members, mesh=mesh, design=design
             )
         self._predict, self._embed = compiled(), compiled(embed=True)
+        self._open = compiled(mesh=None), compiled(mesh=None, embed=True)
         self.width = model.head.in_features * max(len(members), 1)
 
     @classmethod
@@ -130,6 +131,23 @@ class Predictor:
         Images of another size are resized, as above.
         """
         return self._by_batch(self._embed, images, width=self.width)
+
+    @property
+    def weights(self) -> Any:
+        """Weights, on all devices, as `logits` and `embeddings` take them."""
+        return self._weights
+
+    def logits(self, weights: Any, pixels: Any) -> Any:
+        """Return calibrated logits (n, k) of pixels (n, h, w, 3) in 0..1.
+
+        A function of JAX on one device, to differentiate and to compile into others.
+        The pixels have the model's size.
+        """
+        return self._open[0](*weights, pixels * 255) / self.meta["temperature"]
+
+    def embeddings(self, weights: Any, pixels: Any) -> Any:
+        """Return embeddings (n, width) likewise."""
+        return self._open[1](*weights, pixels * 255)
 
     def _by_batch(self, compiled: Any, images: Array, *, width: int) -> Floats:
         images = fitted(images, size=int(self.meta["image_size"]))

@@ -25,9 +25,11 @@ from data_contracts.references import (
 from models import registry
 from models.durable import write_over
 from models.journal import Action
-from tasks.evaluate import Evaluated, arenas_of
+from tasks.evaluate import Evaluated, arenas_of, exhibits_of
 from tasks.evaluation import EvaluateSettings
 from tasks.gate import GateSettings, decide, overall
+from tasks.gate_settings import identity_of
+from tasks.record import count_use, evidence_of, test_set_of, wear
 from tasks.stage import stage_task
 from tasks.train import Trained
 
@@ -100,7 +102,7 @@ def commit() -> str:
 
 def judged_run(trained: Trained, evaluate: EvaluateSettings, gate: GateSettings) -> str:
     """Name a run and what it is judged by: other limits make another version."""
-    return f"{trained.run}-{digest(evaluate, gate)[:6]}"
+    return f"{trained.run}-{digest(evaluate, identity_of(gate))[:6]}"
 
 
 def find_result(trained: Trained, run: str) -> str | None:
@@ -300,29 +302,40 @@ def _judge(
     ref: ModelRef,
     champion: ModelRef | None,
 ) -> GateReport:
-    known = []
-    if champion is not None:
-        known = manifest_of(champion)["classes"]
+    its = manifest_of(champion) if champion is not None else None
+    known = its["classes"] if its else []
     report = decide(
         arenas_of(evaluated, source, classes=trained.classes, known=known),
         settings,
         name=ref.name,
         version=ref.version,
         champion=champion.version if champion else None,
+        exhibits=exhibits_of(evaluated, ref, champion),
     )
     lost = [name for name in known if name not in trained.classes]
-    if lost:
-        checks = [*report.checks, lost_classes(lost)]
-        report = report.model_copy(
-            update={"checks": checks, "verdict": overall(checks)}
-        )
-    evidence = {
-        "dataset": source.model_dump(),
-        "checkpoint": digest(manifest_of(ref)["files"]),
+    test_set = test_set_of(source)
+    used = count_use(
+        Path(ref.uri).parents[1],
+        test_set["digest"],
+        by="gate",
+        model=ref.name,
+        what=f"version {ref.version}",
+    )
+    checks = [*report.checks, *([lost_classes(lost)] if lost else [])]
+    evidence = evidence_of(
+        source, candidate=manifest_of(ref), champion=its, rival=champion
+    ) | {
+        "test_set": {**test_set, "used": used},
         "commit": commit(),
         "device": trained.device,
     }
-    return report.model_copy(update={"evidence": report.evidence | evidence})
+    return report.model_copy(
+        update={
+            "verdict": overall(checks),
+            "checks": [*checks, wear(used, test_set["images"])],
+            "evidence": report.evidence | evidence,
+        }
+    )
 
 
 def lost_classes(lost: list[str]) -> CheckResult:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from data_contracts.dataset import Array
 from data_contracts.references import Estimate
 from data_contracts.store import Dataset
 from models.machine import cores
+from tasks.arena import Rights, write_rights
 from tasks.corrupt import Corruption, corrupt
 from tasks.evaluation import CorruptionRow, EvaluateSettings, Robustness
 from tasks.inference import BATCH, Predictor
@@ -46,6 +48,7 @@ def measure_robustness(
     groups: Array,
     models: tuple[Predictor, Predictor | None],
     settings: EvaluateSettings,
+    kept: Path | None = None,
 ) -> Robustness:
     """Return top-1 of candidate and champion in every way to spoil an image.
 
@@ -59,6 +62,7 @@ def measure_robustness(
         groups: Duplicate group of each.
         models: Candidate and champion.
         settings: Which corruptions and severities, on how many images.
+        kept: File for how often both are right on each image, for the gate.
     """
     known = np.flatnonzero(labels >= 0)
     some = (
@@ -76,6 +80,10 @@ def measure_robustness(
     ways += [(c, s) for c in settings.corruptions for s in settings.severities]
     keys = keys_of(dataset.column("sha256")[rows[some]])
     hits = _hits(dataset, rows[some], keys, names, models, ways)
+
+    if kept is not None and models[1] is not None and len(some):
+        own, its = hits[:, 1:].mean(axis=1)
+        write_rights(kept, Rights(own, its, group))
 
     def top1(model: int, way: int) -> Estimate | None:
         if models[model] is None:

@@ -304,6 +304,7 @@ def recipe_of(settings: TrainSettings, *, n: int) -> Recipe:
     values["weight_decay"] = settings.decay
     values["loss"] = settings.loss_details.loss(settings.loss)
     values["balance"] = settings.balance_details.balance(settings.balance)
+    values["adversarial"] = settings.adversarial.recipe
     values["epochs"] = settings.epochs or epochs_for(n)
     given = settings.augment
     values["augment"] = (

@@ -21,6 +21,7 @@ from models.recipe import (
     VIEWS,
     Distil,
 )
+from tasks.adversarial_settings import AdversarialSettings, check_adversarial
 from tasks.augment_settings import AugmentSettings
 from tasks.ensemble_settings import EnsembleSettings, check_ensemble
 from tasks.loss_settings import (
@@ -238,6 +239,9 @@ class TrainSettings(Settings):
     ensemble: EnsembleSettings = Field(
         EnsembleSettings(), description="Several networks, or one that they teach."
     )
+    adversarial: AdversarialSettings = Field(
+        AdversarialSettings(), description="Learn from views that are attacked."
+    )
 
     @model_validator(mode="after")
     def _start(self) -> Self:
@@ -309,6 +313,7 @@ class TrainSettings(Settings):
         if not self.updates or "preset" in self.model_fields_set:
             check_steps(self)  # else the champion's are not known yet
         check_ensemble(self)
+        check_adversarial(self)
         ldam = self.balance in (BalanceKind.ldam, BalanceKind.ldam_deferred)
         if self.balance != BalanceKind.none and self.head != HeadKind.trained:
             raise ValueError(
@@ -350,6 +355,7 @@ class TrainSettings(Settings):
             "learning_rate": self.rate,
             "weight_decay": self.decay,
             "ensemble": self.ensemble.in_force(),
+            "adversarial": self.adversarial.in_force(),
         }
         if self.cycles > 1:  # they never stop early
             neutral["patience"] = type(self).model_fields["patience"].default

@@ -35,6 +35,22 @@ def find_version(models: str, name: str, version: int | None) -> ModelRef:
     return ModelRef(name=name, version=found[0]["version"], uri=found[0]["uri"])
 
 
+def named_version(name: str, version: int | None) -> tuple[str, int | None]:
+    """Return name and version of NAME, or of NAME@VERSION.
+
+    Raises:
+        UsageError: What follows @ is no version, or another one was given too.
+    """
+    plain, sign, number = name.partition("@")
+    if not sign:
+        return name, version
+    if not number.isdecimal() or not int(number):
+        raise UsageError(f"name={name}: a version follows @, such as {plain}@1")
+    if version not in (None, int(number)):
+        raise UsageError(f"name={name} and version={version} differ; keep one")
+    return plain, int(number)
+
+
 def list_versions(models: str, name: str | None) -> list[dict[str, Any]]:
     """Return every version of one model, or of all, with its top-1."""
     names = registry.names(Path(models)) if name is None else [name]

@@ -68,7 +68,8 @@ def unit(key: str) -> str:
     if re.search(r"ece|brier|nll|loss|calibration", key.lower()):
         return ""
     changes = (
-        r"inferiority|superiority|difference|change|drop|regression|: (top-1|macro-f1)$"
+        r"inferiority|superiority|difference|change|drop|regression"
+        r"|: (top-1|macro-\w+|slices)$|^corruptions|^adversarial"
     )
     return "points" if re.search(changes, key.lower()) else "%"
 

@@ -333,3 +333,46 @@ def test_a_section_that_is_off_by_default_is_said_whole():
     again = parse(TrainConfig, words(settings), environ={}, verb="train")
     assert again == settings
     assert again.train.augment == AugmentSettings()
+
+
+OWN_CHECKS = """
+gate:
+  margin: 0.02
+  checks:
+    - check: superior
+      blocks: no
+    - {check: slices, by: [era, size], margin: 0.1}
+"""
+
+
+def train_config(*tokens: str) -> TrainConfig:
+    return parse(TrainConfig, ["data=x", "name=y", *tokens], environ={}, verb="train")
+
+
+def test_checks_of_a_gate_are_read_from_a_file_and_from_words(tmp_path):
+    path = tmp_path / "gate.yaml"
+    path.write_text(OWN_CHECKS)
+    config = train_config(f"config={path}", "gate.margin=.03")
+    superior, slices = config.gate.checks
+    assert (superior.check, superior.blocks) == ("superior", "no")
+    assert (slices.by, slices.margin) == (("era", "size"), 0.1)
+    assert config.gate.margin == 0.03
+    assert parse(TrainConfig, words(config), environ={}) == config
+    one = train_config("checks={check: size, limit: 1.1}").gate.checks
+    assert [check.limit for check in one] == [1.1]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("[{check: superio}]", "each one of floor, non_inferior, superior"),
+        ("[superior]", "each item stands in braces"),
+        ("[{check: size", "not valid YAML"),
+        ("[{check: size, limit: -1}]", "gate.checks.size.limit: .*greater than 0"),
+        ("[{check: size, limt: 1}]", "gate.checks.size.limt: Extra"),
+        ("[{check: size}, {check: size}]", "given twice"),
+    ],
+)
+def test_a_check_that_cannot_be_read_is_said(given, said):
+    with pytest.raises(UsageError, match=said):
+        train_config(f"gate.checks={given}")

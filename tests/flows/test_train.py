@@ -137,7 +137,7 @@ def test_an_update_brings_an_era_a_class_and_two_gates(trained, more_pictures):
     assert result.model.version == 2
     assert result.gate.champion == 1
     names = {check.check.split(":")[0] for check in result.gate.checks}
-    assert names == {"old", "new"}
+    assert names == {"old", "new", "test images"}
     dataset = Dataset(result.dataset)
     assert dataset.names("label_names") == ["bottle", "lamp", "mug", "chair"]
     assert sorted(set(dataset.column("era"))) == [0, 1]

@@ -1,0 +1,166 @@
+"""Evaluate: every figure of a registered version on labelled images, on one page."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from data_contracts.config import Settings
+from data_contracts.references import (
+    ContractReport,
+    DatasetRef,
+    ModelRef,
+    Reference,
+)
+from flows import workspace
+from flows.as_flow import as_flow, run_flow
+from flows.result import Clock, percent
+from tasks.clean import CleanSettings, clean_dataset
+from tasks.decode import DecodeSettings
+from tasks.denoise import DenoiseSettings, denoise_dataset
+from tasks.ingest import IngestSettings, ingest_dataset
+from tasks.listing import SourceSettings
+from tasks.measure import (
+    MeasuredVersion,
+    SlicedSettings,
+    earlier_champion,
+    folder_of,
+    measure_version,
+    own_source,
+)
+from tasks.measure_page import write_measure_page
+from tasks.register import champion_config, find_champion
+from tasks.validate import validate_dataset
+from tasks.versions import find_version, named_version
+
+
+class EvaluateConfig(Settings):
+    """Settings of `sightline evaluate`."""
+
+    name: str = Field(description="Name of the model; NAME@V is version V.")
+    data: str | None = Field(
+        None,
+        description="Labelled images: folder, manifest, archive, ...; none: the"
+        " version's own test split.",
+    )
+    version: int | None = Field(
+        None, ge=1, description="Version; none is the champion."
+    )
+    out: str | None = Field(
+        None, description="Folder of the page; none: one of the workspace."
+    )
+    source: SourceSettings = Field(SourceSettings(), description="What to list.")
+    evaluate: SlicedSettings = Field(SlicedSettings(), description="How to measure.")
+
+
+class EvaluateResult(Reference):
+    """A finished evaluation."""
+
+    measured: MeasuredVersion
+    report: str = Field(description="Path of the page.")
+    contracts: list[ContractReport]
+    seconds: dict[str, float] = Field(description="Wall time by stage.")
+    exit_code: int = 0
+
+    def text(self) -> str:
+        """Return the result for a person."""
+        model, found = self.measured.model, self.measured.found
+        lines = [
+            f"{model.name} version {model.version} on {found.n:,} images of"
+            f" {self.measured.data}",
+            "",
+        ]
+        for name, key in (
+            ("top-1", "top1"),
+            ("macro-F1", "macro_f1"),
+            ("ROC AUC", "roc_auc"),
+            ("ECE", "ece"),
+        ):
+            if key in found.figures:
+                lines.append(f"  {name:<9} {percent(found.figures[key])}")
+            else:
+                lines.append(f"  {name:<9} not run: {found.not_run[key]}")
+        if (agreement := found.agreement) is not None:
+            change = f"{100 * agreement.change.value:+.1f} points"
+            lines.append(
+                f"  {'agrees':<9} {percent(agreement.same)} with version"
+                f" {agreement.version}; top-1 {change}"
+            )
+        lines += [f"  {'note':<9} {note}" for note in self.measured.warnings]
+        if found.excluded:
+            lines.append(f"  {'left out':<9} {found.excluded:,} images")
+        return "\n".join([*lines, f"  {'report':<9} {self.report}"])
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the result as plain JSON values."""
+        return self.model_dump(mode="json")
+
+
+def run_stages(config: EvaluateConfig) -> EvaluateResult:
+    """Measure a registered version on labelled images and write one page."""
+    workspace.prepare()
+    models, clock = str(workspace.models_root()), Clock()
+    model = find_version(models, *named_version(config.name, config.version))
+    contracts: list[ContractReport] = []
+    if config.data is None:
+        source, place = own_source(model), "its own test split"
+    else:
+        source, contracts = images_of(config, model, clock=clock)
+        place = config.data
+    champion = find_champion(models, model.name)
+    rival = earlier_champion(model) if champion in (model, None) else champion
+    folder = config.out or folder_of(
+        str(workspace.runs_root()), model, source, config.evaluate, rival
+    )
+    with clock.stage("evaluate"):
+        measured = measure_version(
+            source,
+            model,
+            config.evaluate,
+            own=config.data is None,
+            place=place,
+            rival=rival,
+            folder=folder,
+        )
+    with clock.stage("report"):
+        report = write_measure_page(measured, contracts, folder=folder)
+    return EvaluateResult(
+        measured=measured, report=report, contracts=contracts, seconds=clock.seconds
+    )
+
+
+def images_of(
+    config: EvaluateConfig, model: ModelRef, *, clock: Clock
+) -> tuple[DatasetRef, list[ContractReport]]:
+    """Ingest, validate, clean and denoise as the version's training images were.
+
+    Raises:
+        ContractError: A critical rule of ingested images is broken.
+    """
+    made = champion_config(model)
+    decode = DecodeSettings.model_validate(made["decode"])
+    uri = str(workspace.home() / "datasets" / f"{model.name}.evaluate")
+    with clock.stage("ingest"):
+        ingested = ingest_dataset(
+            str(config.data),
+            IngestSettings(source=config.source, decode=decode),
+            uri=uri,
+        )
+    with clock.stage("validate"):
+        report = validate_dataset(
+            ingested, "ingested", parameters={"min_classes": 1, "min_images": 1}
+        )
+    with clock.stage("clean"):
+        cleaned = clean_dataset(ingested, CleanSettings.model_validate(made["clean"]))
+    with clock.stage("denoise"):
+        treat = DenoiseSettings.model_validate(made["denoise"])
+        return denoise_dataset(cleaned, treat), [report]
+
+
+evaluate = as_flow(run_stages, name="evaluate")
+
+
+def run(config: EvaluateConfig) -> EvaluateResult:
+    """Evaluate as a Prefect flow if a server is named, else in plain Python."""
+    return run_flow(evaluate, run_stages, config)

@@ -1,0 +1,147 @@
+"""What a model still answers rightly while its images are attacked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from data_contracts.dataset import Array
+from data_contracts.store import Dataset
+from models.attacks.settings import fallback_of
+from tasks.adversarial_settings import AttackSettings
+from tasks.inference import BATCH, Predictor, devices, fitted
+from tasks.progress import Progress
+
+# Images in a compiled step: an attack holds several times what an answer does.
+WIDTH = 64
+
+
+class Stand(NamedTuple):
+    """How n images fare.
+
+    Attributes:
+        plain: Whether the answer is right without an attack (n,).
+        attacked: Whether it stays right (n,).
+        stage: What broke it, see `models.attacks.run.Attacked`.
+        silent: Images without a slope for attacks to follow, or with one of no numbers.
+    """
+
+    plain: Array
+    attacked: Array
+    stage: Array
+    silent: int
+
+    def notes(self, settings: AttackSettings, *, num_classes: int) -> list[str]:
+        """Return what a reader of these figures should know."""
+        found = [fallback_of(str(settings.attack), num_classes)]
+        if self.silent:
+            found.append(
+                f"{self.silent} of {len(self.plain)} images have no gradient to follow"
+                " (it is zero, or no number): attacks along it say little, trust"
+                " square alone"
+            )
+        return [text for text in found if text]
+
+
+class Attacking:
+    """An attack on one model, compiled once for any number of images."""
+
+    def __init__(self, predictor: Predictor, settings: AttackSettings) -> None:
+        mesh = devices()
+        from models.attacks.run import Attacker
+
+        self._predictor = predictor
+        self._attacker = Attacker(
+            predictor.logits,
+            settings.asked,
+            batch_size=WIDTH,
+            seed=settings.seed,
+            mesh=mesh,
+        )
+
+    def __call__(self, images: Array, labels: Array, *, places: Array) -> Any:
+        """Return what became of uint8 images (n h w 3), see `Attacker`.
+
+        Images of another size are resized first: the change is one of what the model
+        sees.
+        """
+        ready = fitted(images, size=int(self._predictor.meta["image_size"]))
+        return self._attacker(self._predictor.weights, ready, labels, places=places)
+
+    def silent(self, images: Array, labels: Array) -> Array:
+        """Return which images (n,) have no slope to follow, or one of no numbers."""
+        ready = fitted(images, size=int(self._predictor.meta["image_size"]))
+        flat, none = self._attacker.silent(self._predictor.weights, ready, labels)
+        return np.asarray(flat | none)
+
+
+def attacked(
+    predictor: Predictor,
+    images: Array,
+    labels: Array,
+    settings: AttackSettings,
+    *,
+    places: Array | None = None,
+) -> Array:
+    """Return whether each answer is right and stays so under attack (n,).
+
+    Args:
+        predictor: The model.
+        images: uint8 (n, h, w, 3).
+        labels: Classes in the model's order (n,); -1, a class that it does not know,
+            is never answered rightly.
+        settings: Which attack.
+        places: A number of each image, so that its random draws are its own.
+    """
+    right = np.zeros(len(images), bool)
+    known = np.flatnonzero(labels >= 0)
+    if not len(known):
+        return right
+    numbers = np.arange(len(images)) if places is None else places
+    run = Attacking(predictor, settings)
+    found = run(images[known], labels[known], places=numbers[known])
+    right[known] = ~found.broken
+    return right
+
+
+def withstand(
+    predictor: Predictor,
+    dataset: Dataset,
+    rows: Array,
+    labels: Array,
+    settings: AttackSettings,
+    *,
+    looked_at: int = BATCH,
+) -> Stand:
+    """Return how the images of `rows` fare, read part by part.
+
+    Args:
+        predictor: The model.
+        dataset: Where the images are.
+        rows: Sorted rows (n,).
+        labels: Class of each in the model's order; -1 where it knows none.
+        settings: Which attack; the draws of an image hang on its row.
+        looked_at: Most images whose slopes are looked at.
+    """
+    run = Attacking(predictor, settings)
+    broken, stage = np.ones(len(rows), bool), np.full(len(rows), -2, np.int8)
+    silent = 0
+    with Progress("attack", total=len(rows), unit="images") as progress:
+        for here in _spans(len(rows), max(BATCH, dataset.chunk)):
+            images = dataset.take(rows[here])
+            known = np.flatnonzero(labels[here] >= 0)
+            at = np.arange(here.start, here.stop)[known]
+            found = run(images[known], labels[at], places=rows[at])
+            broken[at], stage[at] = found.broken, found.stage
+            if here.start < looked_at and len(known):
+                some = known[: looked_at - here.start]
+                silent += int(run.silent(images[some], labels[here][some]).sum())
+            progress.advance(len(images))
+    return Stand(stage != -2, ~broken, stage, silent)
+
+
+def _spans(n: int, step: int) -> Iterator[slice]:
+    for start in range(0, n, step):
+        yield slice(start, min(start + step, n))

@@ -1,0 +1,117 @@
+"""Slices of a dataset's images: by the values of any column, numbers by quantiles."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from data_contracts.dataset import COLUMNS, NONE, Array
+from data_contracts.errors import UsageError
+from data_contracts.store import Dataset
+from tasks.evaluate import slices_of
+
+# Columns of many values are cut to the commonest.
+MOST = 40
+FEW_NUMBERS = 10  # different whole numbers that stay slices of their own
+USUAL = ("domain", "coarse", "size", "brightness", "era")
+
+
+class Slice(NamedTuple):
+    """Values of one column: their names, and the position of each image's in them."""
+
+    names: list[str]
+    codes: Array
+
+
+def slices_by(
+    dataset: Dataset, rows: Array, wanted: Sequence[str], *, bins: int
+) -> dict[str, Slice]:
+    """Return slices of `rows`; a column of one value is no slice.
+
+    Args:
+        dataset: Where the columns are.
+        rows: Images to slice.
+        wanted: Columns: those of the dataset, its numeric side columns by name, and
+            `size` and `brightness`.
+        bins: Quantile bins of a column of numbers.
+
+    Raises:
+        UsageError: There is no such column.
+    """
+    usual = slices_of(dataset, rows)
+    found = {name: _slice(dataset, rows, name, usual, bins=bins) for name in wanted}
+    return {
+        name: Slice(*slice_)
+        for name, slice_ in found.items()
+        if len(np.unique(slice_.codes[slice_.codes >= 0])) > 1
+    }
+
+
+def _slice(
+    dataset: Dataset, rows: Array, name: str, usual: dict[str, Array], *, bins: int
+) -> Slice:
+    if name in ("size", "era", "domain", "coarse"):
+        return by_text(usual.get(name, np.full(len(rows), "")))
+    if name == "brightness":
+        return by_quantile(dataset.column("mean")[rows], bins=bins)
+    if name == "label":
+        names = np.array([*dataset.names("label_names"), ""], object)
+        return by_text(names[dataset.column(name)[rows]])
+    numbers = dataset.names("number_names")
+    if name in numbers:
+        values = dataset.column("numbers")[:, numbers.index(name)][rows]
+        return by_quantile(values, bins=bins)
+    if name not in COLUMNS or not dataset.has(name) or COLUMNS[name].axis != "image":
+        there = sorted(
+            key
+            for key, column in COLUMNS.items()
+            if dataset.has(key) and column.axis == "image" and not column.tail
+        )
+        raise UsageError(
+            f"slices: the dataset has no column {name!r}; there are size, brightness,"
+            f" {', '.join([*there, *numbers])}."
+        )
+    values = dataset.column(name)[rows]
+    if values.ndim > 1:
+        raise UsageError(f"slices: column {name!r} holds several numbers an image.")
+    if values.dtype == object:
+        return by_text(values)
+    few = np.issubdtype(values.dtype, np.integer) or values.dtype == bool
+    if few and len(np.unique(values)) <= FEW_NUMBERS:
+        return by_text(values.astype(str).astype(object))
+    return by_quantile(values, bins=bins)
+
+
+def by_text(values: Array) -> Slice:
+    """Return slices by value, rare ones of many together; '' is none."""
+    text = values.astype(str)
+    names, codes, counts = np.unique(text, return_inverse=True, return_counts=True)
+    codes = codes.ravel()
+    if len(names) > MOST:
+        kept = np.sort(np.argsort(-counts, kind="stable")[: MOST - 1])
+        place = np.full(len(names), MOST - 1)
+        place[kept] = np.arange(MOST - 1)
+        blank = text == ""
+        names, codes = np.append(names[kept], "other"), place[codes]
+        codes[blank] = NONE
+    else:
+        codes = np.where(names[codes] == "", NONE, codes)
+    return Slice([str(name) for name in names], codes.astype(np.int64))
+
+
+def by_quantile(values: Array, *, bins: int) -> Slice:
+    """Return slices of numbers, about equally many images in each; NaN is none."""
+    numbers = values.astype(np.float64)
+    known = np.isfinite(numbers)
+    if not known.any():
+        return Slice([], np.full(len(values), NONE))
+    edges = np.unique(np.quantile(numbers[known], np.linspace(0, 1, bins + 1)))
+    inner = edges[1:-1]
+    codes = np.searchsorted(inner, numbers, side="right")
+    names = [f"{low:.4g} to {high:.4g}" for low, high in itertools.pairwise(edges)] or [
+        f"{edges[0]:.4g}"
+    ]
+    return Slice(names, np.where(known, codes, NONE).astype(np.int64))
