@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
-from prefect import flow
 from pydantic import Field
 
 from data_contracts.config import Settings, digest
-from data_contracts.errors import UsageError
-from data_contracts.references import ModelRef, Reference
+from data_contracts.references import Reference
 from flows import workspace
+from flows.as_flow import as_flow, run_flow
 from tasks.explain import Explained, explain_version
 from tasks.explain_settings import ExplainSettings
 from tasks.listing import SourceSettings
 from tasks.register import datasets_of
-from tasks.versions import find_version
+from tasks.versions import find_version, named_version
 
 
 class ExplainConfig(Settings):
     """Settings of `sightline explain`."""
 
-    name: str = Field(description="Name of the model: its champion, or NAME@VERSION.")
+    name: str = Field(description="Name of the model; NAME@V is version V.")
+    version: int | None = Field(
+        None, ge=1, description="Version; none is the champion."
+    )
     data: str | None = Field(
         None,
         description="Folder, file, manifest or archive of images; none: the test images"
@@ -57,37 +58,11 @@ class Explanation(Reference):
         return self.found.model_dump(mode="json") | {"page": str(self.found.page)}
 
 
-@flow(name="explain")
-def explain(
-    name: str,
-    data: str | None = None,
-    limit: int = 24,
-    out: str | None = None,
-    explain: ExplainSettings = ExplainSettings(),
-    source: SourceSettings = SourceSettings(),
-) -> Explanation:
-    """Map what answers rest on, and measure what changes them; write a page.
-
-    Args:
-        name: Name of the model: its champion, or NAME@VERSION.
-        data: Images; none takes the version's test images.
-        limit: Most images to explain.
-        out: Folder to write to; none: explanations/ in the workspace.
-        explain: How to explain.
-        source: What to list.
-    """
-    return run_stages(
-        ExplainConfig(
-            name=name, data=data, limit=limit, out=out, explain=explain, source=source
-        )
-    )
-
-
 def run_stages(config: ExplainConfig) -> Explanation:
-    """Explain the images; inside a flow run this is a Prefect task."""
+    """Map what answers rest on, and measure what changes them; write a page."""
     workspace.prepare()
     models = str(workspace.models_root())
-    model = version_of(models, config.name)
+    model = find_version(models, *named_version(config.name, config.version))
     mark = digest(config.explain, config.source, config.data, config.limit)[:8]
     folder = f"{model.name}-{model.version}-{config.explain.method}-{mark}"
     found = explain_version(
@@ -102,25 +77,9 @@ def run_stages(config: ExplainConfig) -> Explanation:
     return Explanation(found=found)
 
 
-def version_of(models: str, text: str) -> ModelRef:
-    """Return the version that NAME or NAME@VERSION names.
-
-    Raises:
-        UsageError: There is none such.
-    """
-    name, _, version = text.partition("@")
-    if version and not version.isdecimal():
-        raise UsageError(
-            f"name={text!r} should read NAME or NAME@VERSION, with a whole number"
-        )
-    number = int(version) if version else None
-    return find_version(models, workspace.checked(name), number)
+explain = as_flow(run_stages, name="explain")
 
 
 def run(config: ExplainConfig) -> Explanation:
     """Explain as a Prefect flow if a server is named, else in plain Python."""
-    if not os.environ.get("PREFECT_API_URL"):
-        return run_stages(config)
-    sections = {name: getattr(config, name) for name in ExplainConfig.model_fields}
-    result: Explanation = explain(**sections)
-    return result
+    return run_flow(explain, run_stages, config)

@@ -60,7 +60,7 @@ def test_a_source_with_boxes_says_which_classes_rest_on_the_background(
         ({"explain": {"target": "mgu"}}, "Did you mean mug?"),
         ({"explain": {"method": "rollout"}}, "Take method=gradcam"),
         ({"name": "shop@9"}, "no version 9"),
-        ({"name": "shop@new"}, "NAME@VERSION"),
+        ({"name": "shop@new"}, "a version follows @"),
         ({"data": "{empty}"}, "no images"),
     ],
 )
