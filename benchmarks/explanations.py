@@ -60,7 +60,6 @@ class Bench:
 
     def __init__(self, name: str, *, images: int, epochs: int, home: Path) -> None:
         model = trained(name, epochs=epochs, home=home)
-        from data_contracts.store import Dataset
         from models.checkpoint import load_model
         from models.explain.faithfulness import Removal, shuffled_weights
         from models.explain.subject import subject_of
@@ -69,11 +68,10 @@ class Bench:
         from tasks.explain_settings import ExplainSettings
         from tasks.explain_source import JudgedImages
         from tasks.inference import Predictor, devices
-        from tasks.register import datasets_of
+        from tasks.version_images import own_dataset
 
         self.mesh = devices()
-        datasets = datasets_of(model, str(home / "models"))
-        taught = Dataset([ref for k, ref in datasets.items() if k != "views"][-1])
+        taught = own_dataset(model)
         params, stats, meta = load_model(Path(model.uri) / "model")
         self.subject, self.weights = subject_of(params, stats, meta)
         self.shuffled = shuffled_weights(self.weights, seed=0)

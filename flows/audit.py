@@ -82,7 +82,6 @@ def run_stages(config: AuditConfig) -> Audit:
         found: Audited = audit_version(
             model,
             config.audit,
-            models=models,
             audits=str(workspace.audits_root()),
             given=given,
             limit=config.limit,

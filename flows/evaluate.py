@@ -27,11 +27,11 @@ from tasks.measure import (
     earlier_champion,
     folder_of,
     measure_version,
-    own_source,
 )
 from tasks.measure_page import write_measure_page
 from tasks.register import champion_config, find_champion
 from tasks.validate import validate_dataset
+from tasks.version_images import own_dataset
 from tasks.versions import find_version, named_version
 
 
@@ -104,7 +104,7 @@ def run_stages(config: EvaluateConfig) -> EvaluateResult:
     model = find_version(models, *named_version(config.name, config.version))
     contracts: list[ContractReport] = []
     if config.data is None:
-        source, place = own_source(model), "its own test split"
+        source, place = own_dataset(model).ref, "its own test split"
     else:
         source, contracts = images_of(config, model, clock=clock)
         place = config.data

@@ -13,7 +13,6 @@ from flows.as_flow import as_flow, run_flow
 from tasks.explain import Explained, explain_version
 from tasks.explain_settings import ExplainSettings
 from tasks.listing import SourceSettings
-from tasks.register import datasets_of
 from tasks.versions import find_version, named_version
 
 
@@ -70,7 +69,6 @@ def run_stages(config: ExplainConfig) -> Explanation:
         config.source,
         config.explain,
         model=model,
-        datasets=datasets_of(model, models),
         out=config.out or str(workspace.home() / "explanations" / folder),
         limit=config.limit,
     )

@@ -65,7 +65,6 @@ def audit_version(
     model: ModelRef,
     settings: ResilienceSettings,
     *,
-    models: str,
     audits: str,
     given: DatasetRef | None,
     limit: int,
@@ -77,7 +76,6 @@ def audit_version(
     Args:
         model: The version.
         settings: How hard, and which defences.
-        models: Folder of the registry.
         audits: Folder of all audits.
         given: Dataset to judge on in place of the version's own test split.
         limit: Most images to attack.
@@ -86,7 +84,7 @@ def audit_version(
         ContractError: There is no image to judge on.
         UsageError: The model knows one class, or answers no numbers.
     """
-    subject = subject_of(model, models=models, given=given, limit=limit)
+    subject = subject_of(model, given=given, limit=limit)
     weights = digest(manifest_of(model)["files"])
     name = digest(settings, VERSION, weights, subject.identity)[:8]
     folder = Path(audits) / f"audit-{model.name}-{model.version}-{name}"

@@ -11,15 +11,15 @@ import numpy as np
 
 from data_contracts.config import digest
 from data_contracts.dataset import Array
-from data_contracts.errors import ContractError, UsageError
+from data_contracts.errors import ContractError, SourceError, UsageError
 from data_contracts.references import DatasetRef, ModelRef
 from data_contracts.store import Dataset
 from tasks.inference import BATCH, Predictor, devices, fitted
 from tasks.inpaint import repaired_as_trained
 from tasks.lessons import class_of_rows, labels_to_learn, pick_rows
-from tasks.register import manifest_of
 from tasks.robustness import keys_of
 from tasks.split import TEST, VAL
+from tasks.version_images import own_dataset
 
 PART = 64  # images attacked together: an attack holds several copies of them
 KEPT = 256  # images of one kept part
@@ -125,20 +125,17 @@ class Repaired(Dataset):
         return repaired_as_trained(super().take(rows), self._meta, self._model)
 
 
-def subject_of(
-    model: ModelRef, *, models: str, given: DatasetRef | None, limit: int
-) -> Subject:
+def subject_of(model: ModelRef, *, given: DatasetRef | None, limit: int) -> Subject:
     """Load a version, and find its images.
 
     Args:
         model: The version.
-        models: Folder of the registry.
         given: Dataset to judge on in place of the version's own test split.
         limit: Most images to judge on, and most to choose thresholds on.
 
     Raises:
         ContractError: There are no images with a class that the model knows.
-        UsageError: The model knows one class.
+        UsageError: The model knows one class, or its images are gone and none given.
     """
     predictor = Predictor.load(Path(model.uri) / "model")
     if len(predictor.classes) < 2:
@@ -146,19 +143,18 @@ def subject_of(
             f"An attack needs two classes to turn one into another; {model.name}"
             f" version {model.version} knows {len(predictor.classes)}."
         )
-    own = own_dataset(model, models=models)
-    if given is None and own is None:
-        raise UsageError(
-            f"The dataset of {model.name} version {model.version} is gone. Name other"
-            " images: data=FOLDER."
-        )
-    chosen = own
+    own: Dataset | None = None
+    try:
+        own = own_dataset(model)
+    except SourceError:
+        if given is None:
+            raise
     if given is not None:
-        chosen = Repaired(given, predictor.meta, Path(model.uri) / "model")
-    assert chosen is not None
-    wanted = (
-        chosen.column("keep") if given is not None else chosen.column("use") == TEST
-    )
+        chosen: Dataset = Repaired(given, predictor.meta, Path(model.uri) / "model")
+        wanted = chosen.column("keep")
+    else:
+        assert own is not None
+        chosen, wanted = own, own.column("use") == TEST
     test = _known(chosen, np.flatnonzero(wanted), predictor.classes)
     if not len(test):
         raise ContractError(
@@ -178,16 +174,6 @@ def subject_of(
         taught=taught if taught is not None and len(taught) else None,
         given=given is not None,
     )
-
-
-def own_dataset(model: ModelRef, *, models: str) -> Dataset | None:
-    """Return the dataset that a version was made of, None where it is gone."""
-    *_, last = manifest_of(model)["datasets"].values()
-    # Beside the registry, also when the workspace was moved since.
-    here = Path(models).parent / "datasets" / Path(last["uri"]).name
-    if not here.exists():
-        return None
-    return Dataset(DatasetRef.model_validate(last | {"uri": str(here)}))
 
 
 def _known(dataset: Dataset, rows: Array, classes: list[str]) -> Images:

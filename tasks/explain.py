@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from data_contracts.dataset import Array
-from data_contracts.errors import SchemaError, SourceError
-from data_contracts.references import DatasetRef, ModelRef, Reference
+from data_contracts.errors import SourceError
+from data_contracts.references import ModelRef, Reference
 from data_contracts.store import Dataset, storage_errors
 from models.durable import write_over
 from models.explain.how import SIGNED, Method
@@ -28,6 +28,7 @@ from tasks.listing import SourceSettings
 from tasks.sources import list_source
 from tasks.split import TRAIN
 from tasks.stage import stage_task
+from tasks.version_images import own_dataset
 
 log = logging.getLogger("sightline")
 
@@ -83,7 +84,6 @@ def explain_version(
     settings: ExplainSettings,
     *,
     model: ModelRef,
-    datasets: dict[str, DatasetRef],
     out: str,
     limit: int,
 ) -> Explained:
@@ -94,7 +94,6 @@ def explain_version(
         source: How to list it.
         settings: How to explain.
         model: The version that answers.
-        datasets: What it was trained on, by stage.
         out: Folder to write to.
         limit: Most images to explain.
 
@@ -110,7 +109,7 @@ def explain_version(
     params, stats, meta = load_model(Path(model.uri) / "model")
     check_target(settings, list(meta["classes"]))
     subject, weights = subject_of(params, stats, meta)
-    taught, lack = _taught(datasets)
+    taught, lack = _taught(model)
     usual = _usual(taught, settings, size=int(meta["image_size"]))
     check_method(subject, settings.how, background=usual)
     pictures = _pictures(place, source, taught, lack, meta, Path(model.uri) / "model")
@@ -174,15 +173,12 @@ def _flat(worth: list[Worth]) -> dict[str, float]:
     }
 
 
-def _taught(datasets: dict[str, DatasetRef]) -> tuple[Dataset | None, str]:
+def _taught(model: ModelRef) -> tuple[Dataset | None, str]:
     """Return what a version learnt from, or None and why it is not there."""
-    own = [ref for stage, ref in datasets.items() if stage != "views"]
-    if not own:
-        return None, "The version does not say what it was trained on."
     try:
-        return Dataset(own[-1]), ""
-    except SchemaError as error:
-        return None, f"What it was trained on is gone: {error}"
+        return own_dataset(model), ""
+    except SourceError as error:
+        return None, str(error)
 
 
 def _usual(
@@ -209,7 +205,7 @@ def _pictures(
     if place is not None:
         return SourceImages(list_source(place, settings=source), meta, folder)
     if taught is None:
-        raise SourceError(f"There are no images to explain. {lack} Give data=FOLDER.")
+        raise SourceError(lack)
     found = JudgedImages(taught, size=int(meta["image_size"]))
     if not found.paths:
         raise SourceError(

@@ -11,9 +11,9 @@ from pydantic import Field
 
 from data_contracts.config import digest
 from data_contracts.dataset import NONE, Array
-from data_contracts.errors import ContractError, UsageError
+from data_contracts.errors import ContractError, SourceError, UsageError
 from data_contracts.references import DatasetRef, ModelRef, Reference
-from data_contracts.store import Dataset, holds_dataset, storage_errors
+from data_contracts.store import Dataset, storage_errors
 from models.durable import write_over
 from tasks.evaluate import in_order
 from tasks.evaluation import MeasureSettings
@@ -30,6 +30,7 @@ from tasks.split import TEST, TRAIN, VAL
 from tasks.stage import stage_task
 from tasks.tallied import measure
 from tasks.tally import Tally
+from tasks.version_images import own_dataset
 
 log = logging.getLogger("sightline")
 
@@ -56,15 +57,6 @@ class MeasuredVersion(Reference):
     temperature: float = Field(description="What logits are divided by.")
     warnings: list[str] = Field(description="What makes the figures other than fair.")
     found: Measured
-
-
-def own_source(model: ModelRef) -> DatasetRef:
-    """Return the snapshot that a version was trained and tested on."""
-    *_, last = manifest_of(model)["datasets"].values()
-    ref = DatasetRef.model_validate(last)
-    # Beside the registry, also when the workspace was moved since.
-    home = Path(model.uri).parents[2]
-    return ref.model_copy(update={"uri": str(home / "datasets" / Path(ref.uri).name)})
 
 
 def earlier_champion(model: ModelRef) -> ModelRef | None:
@@ -155,10 +147,10 @@ def _learnt(dataset: Dataset, rows: Array, model: ModelRef) -> str:
 
     Only copies of the same bytes are found; '' too where its dataset is gone.
     """
-    source = own_source(model)
-    if not holds_dataset(source.uri):
+    try:
+        columns = own_dataset(model).columns("use", "sha256")
+    except SourceError:
         return ""
-    columns = Dataset(source).columns("use", "sha256")
     used = columns["sha256"][np.isin(columns["use"], [TRAIN, VAL])]
     files = dataset.column("sha256")[rows].astype(str)
     known = int(np.isin(files, used.astype(str)).sum())
