@@ -7,20 +7,17 @@ from typing import Any
 from pydantic import Field
 
 from data_contracts.config import Settings
-from data_contracts.references import DatasetRef, ModelRef, Reference
+from data_contracts.references import ContractReport, DatasetRef, Reference
 from flows import workspace
 from flows.as_flow import as_flow, run_flow
+from flows.asked_images import asked_images
 from flows.result import Clock
 from tasks.audit import Audited, audit_version
 from tasks.audit_outcome import ResilienceReport
 from tasks.audit_report import report_audit
 from tasks.audit_settings import ResilienceSettings
-from tasks.clean import CleanSettings, clean_dataset
-from tasks.decode import DecodeSettings
-from tasks.denoise import DenoiseSettings, denoise_dataset
-from tasks.ingest import IngestSettings, ingest_dataset
 from tasks.listing import SourceSettings
-from tasks.versions import find_version, named_version, trained_with
+from tasks.versions import find_version, named_version
 from tasks.wording import estimate
 
 
@@ -45,6 +42,7 @@ class Audit(Reference):
 
     found: ResilienceReport
     folder: str = Field(description="JSON, raw arrays and the page.")
+    contracts: list[ContractReport]
     seconds: dict[str, float] = Field(description="Wall time by stage.")
     report: str = Field(description="Path of the HTML page.")
     exit_code: int = 0
@@ -74,10 +72,10 @@ def run_stages(config: AuditConfig) -> Audit:
     clock, models = Clock(), str(workspace.models_root())
     name, version = named_version(config.name, None)
     model = find_version(models, workspace.checked(name), version)
-    given = None
+    given: DatasetRef | None = None
+    contracts: list[ContractReport] = []
     if config.data is not None:
-        with clock.stage("images"):
-            given = _prepared(config.data, config.source, model)
+        given, contracts = asked_images(config.data, config.source, model, clock=clock)
     with clock.stage("audit"):
         found: Audited = audit_version(
             model,
@@ -87,23 +85,14 @@ def run_stages(config: AuditConfig) -> Audit:
             limit=config.limit,
         )
     with clock.stage("report"):
-        report = report_audit(found)
+        report = report_audit(found, contracts)
     return Audit(
-        found=found.report, folder=found.folder, seconds=clock.seconds, report=report
+        found=found.report,
+        folder=found.folder,
+        contracts=contracts,
+        seconds=clock.seconds,
+        report=report,
     )
-
-
-def _prepared(data: str, source: SourceSettings, model: ModelRef) -> DatasetRef:
-    """Treat images as those that the version learnt from, up to the painting over."""
-    ingest, noise = trained_with(model)
-    settings = IngestSettings(
-        source=source, decode=DecodeSettings.model_validate(ingest["decode"])
-    )
-    uri = workspace.dataset_uri(f"{model.name}-audit"[:64])
-    cleaned = clean_dataset(ingest_dataset(data, settings, uri=uri), CleanSettings())
-    if not noise:
-        return cleaned
-    return denoise_dataset(cleaned, DenoiseSettings.model_validate(noise))
 
 
 audit = as_flow(run_stages, name="audit")

@@ -7,19 +7,11 @@ from typing import Any
 from pydantic import Field
 
 from data_contracts.config import Settings
-from data_contracts.references import (
-    ContractReport,
-    DatasetRef,
-    ModelRef,
-    Reference,
-)
+from data_contracts.references import ContractReport, Reference
 from flows import workspace
 from flows.as_flow import as_flow, run_flow
+from flows.asked_images import asked_images
 from flows.result import Clock, percent
-from tasks.clean import CleanSettings, clean_dataset
-from tasks.decode import DecodeSettings
-from tasks.denoise import DenoiseSettings, denoise_dataset
-from tasks.ingest import IngestSettings, ingest_dataset
 from tasks.listing import SourceSettings
 from tasks.measure import (
     MeasuredVersion,
@@ -29,8 +21,7 @@ from tasks.measure import (
     measure_version,
 )
 from tasks.measure_page import write_measure_page
-from tasks.register import champion_config, find_champion
-from tasks.validate import validate_dataset
+from tasks.register import find_champion
 from tasks.version_images import own_dataset
 from tasks.versions import find_version, named_version
 
@@ -106,7 +97,7 @@ def run_stages(config: EvaluateConfig) -> EvaluateResult:
     if config.data is None:
         source, place = own_dataset(model).ref, "its own test split"
     else:
-        source, contracts = images_of(config, model, clock=clock)
+        source, contracts = asked_images(config.data, config.source, model, clock=clock)
         place = config.data
     champion = find_champion(models, model.name)
     rival = earlier_champion(model) if champion in (model, None) else champion
@@ -128,34 +119,6 @@ def run_stages(config: EvaluateConfig) -> EvaluateResult:
     return EvaluateResult(
         measured=measured, report=report, contracts=contracts, seconds=clock.seconds
     )
-
-
-def images_of(
-    config: EvaluateConfig, model: ModelRef, *, clock: Clock
-) -> tuple[DatasetRef, list[ContractReport]]:
-    """Ingest, validate, clean and denoise as the version's training images were.
-
-    Raises:
-        ContractError: A critical rule of ingested images is broken.
-    """
-    made = champion_config(model)
-    decode = DecodeSettings.model_validate(made["decode"])
-    uri = str(workspace.home() / "datasets" / f"{model.name}.evaluate")
-    with clock.stage("ingest"):
-        ingested = ingest_dataset(
-            str(config.data),
-            IngestSettings(source=config.source, decode=decode),
-            uri=uri,
-        )
-    with clock.stage("validate"):
-        report = validate_dataset(
-            ingested, "ingested", parameters={"min_classes": 1, "min_images": 1}
-        )
-    with clock.stage("clean"):
-        cleaned = clean_dataset(ingested, CleanSettings.model_validate(made["clean"]))
-    with clock.stage("denoise"):
-        treat = DenoiseSettings.model_validate(made["denoise"])
-        return denoise_dataset(cleaned, treat), [report]
 
 
 evaluate = as_flow(run_stages, name="evaluate")

@@ -32,6 +32,11 @@ def dataset_uri(name: str) -> str:
     return str(home() / "datasets" / checked(name))
 
 
+def asked_uri(name: str) -> str:
+    """Return the folder of the dataset of images that the model `name` is asked on."""
+    return str(home() / "datasets" / f"{name}.asked")
+
+
 def models_root() -> Path:
     """Return the folder of the model registry."""
     return home() / "models"

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from data_contracts.dataset import Array
-from data_contracts.references import ModelRef, Verdict
+from data_contracts.references import ContractReport, ModelRef, Verdict
 from data_contracts.store import storage_errors
 from models.durable import write_over
 from tasks.audit import Audited
@@ -17,7 +17,7 @@ from tasks.audit_outcome import Fragile, ResilienceReport
 from tasks.figures import lines
 from tasks.pages import render_page
 from tasks.stage import stage_task
-from tasks.wording import estimate
+from tasks.wording import broken_rules, estimate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,12 +32,13 @@ class Shown:
 
 
 @stage_task()
-def report_audit(audited: Audited) -> str:
+def report_audit(audited: Audited, contracts: list[ContractReport]) -> str:
     """Write the page and the arrays beside the audit, and return the page's path."""
     folder = Path(audited.folder)
     with storage_errors(str(folder)):
         path = folder / "report.html"
-        write_over(path, render(audited.report, shown(audited.report, folder)))
+        pictures = shown(audited.report, folder)
+        write_over(path, render(audited.report, pictures, contracts))
     return str(path)
 
 
@@ -56,7 +57,9 @@ def shown(report: ResilienceReport, folder: Path) -> list[Shown]:
     return found
 
 
-def render(report: ResilienceReport, pictures: list[Shown]) -> str:
+def render(
+    report: ResilienceReport, pictures: list[Shown], contracts: list[ContractReport]
+) -> str:
     """Return the page as one HTML file that loads nothing else."""
     model: ModelRef = report.model
     return render_page(
@@ -65,6 +68,7 @@ def render(report: ResilienceReport, pictures: list[Shown]) -> str:
         r=report,
         title=f"{model.name} version {model.version}",
         pictures=pictures,
+        contracts=broken_rules(contracts),
         curve=curve_of(report),
         certified=certified_of(report),
         words=WORDS,

@@ -15,11 +15,10 @@ from data_contracts.errors import ContractError, SourceError, UsageError
 from data_contracts.references import DatasetRef, ModelRef
 from data_contracts.store import Dataset
 from tasks.inference import BATCH, Predictor, devices, fitted
-from tasks.inpaint import repaired_as_trained
 from tasks.lessons import class_of_rows, labels_to_learn, pick_rows
 from tasks.robustness import keys_of
 from tasks.split import TEST, VAL
-from tasks.version_images import own_dataset
+from tasks.version_images import Repaired, own_dataset
 
 PART = 64  # images attacked together: an attack holds several copies of them
 KEPT = 256  # images of one kept part
@@ -113,18 +112,6 @@ class Subject:
         return fitted(found, size=int(self.predictor.meta["image_size"]))
 
 
-class Repaired(Dataset):
-    """A dataset whose pixels are painted over as those that a model learnt from."""
-
-    def __init__(self, ref: DatasetRef, meta: dict[str, Any], model: Path) -> None:
-        super().__init__(ref)
-        self._meta, self._model = meta, model
-
-    def take(self, rows: Array) -> Array:
-        """Return the pixels of `rows` in that order."""
-        return repaired_as_trained(super().take(rows), self._meta, self._model)
-
-
 def subject_of(model: ModelRef, *, given: DatasetRef | None, limit: int) -> Subject:
     """Load a version, and find its images.
 
@@ -150,7 +137,7 @@ def subject_of(model: ModelRef, *, given: DatasetRef | None, limit: int) -> Subj
         if given is None:
             raise
     if given is not None:
-        chosen: Dataset = Repaired(given, predictor.meta, Path(model.uri) / "model")
+        chosen: Dataset = Repaired(given, model, predictor.meta)
         wanted = chosen.column("keep")
     else:
         assert own is not None

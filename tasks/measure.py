@@ -18,7 +18,6 @@ from models.durable import write_over
 from tasks.evaluate import in_order
 from tasks.evaluation import MeasureSettings
 from tasks.inference import BATCH, Predictor
-from tasks.inpaint import repaired_as_trained
 from tasks.lessons import labels_to_learn
 from tasks.measured import Measured
 from tasks.progress import Progress
@@ -30,7 +29,7 @@ from tasks.split import TEST, TRAIN, VAL
 from tasks.stage import stage_task
 from tasks.tallied import measure
 from tasks.tally import Tally
-from tasks.version_images import own_dataset
+from tasks.version_images import Repaired, own_dataset
 
 log = logging.getLogger("sightline")
 
@@ -95,7 +94,8 @@ def measure_version(
         UsageError: None of them has a class of the model, or none was answered.
     """
     path = Path(folder) / "evaluation.json"
-    dataset = Dataset(source)
+    predictor = Predictor.load(Path(model.uri) / "model")
+    dataset = _seen(source, model, predictor, own=own)
     rows = np.flatnonzero(
         dataset.column("use") == TEST if own else dataset.column("keep")
     )
@@ -104,9 +104,8 @@ def measure_version(
             f"No image of {place} is left to evaluate on. Give images with labels:"
             " data=FOLDER"
         )
-    predictor = Predictor.load(Path(model.uri) / "model")
     strange = _strangers(dataset, rows, predictor.classes)
-    tally = _tallied(dataset, rows, predictor, model, settings, own=own, rival=rival)
+    tally = _tallied(dataset, rows, predictor, settings, own=own, rival=rival)
     found = measure(
         tally,
         names=predictor.classes,
@@ -172,7 +171,6 @@ def _tallied(
     dataset: Dataset,
     rows: Array,
     predictor: Predictor,
-    model: ModelRef,
     settings: SlicedSettings,
     *,
     own: bool,
@@ -180,7 +178,10 @@ def _tallied(
 ) -> Tally:
     """Add up the answers, reading each chunk once."""
     slices = slices_by(dataset, rows, settings.slices, bins=settings.slice_bins)
-    champion = Predictor.load(Path(rival.uri) / "model") if rival else None
+    champion, theirs = None, dataset
+    if rival is not None:
+        champion = Predictor.load(Path(rival.uri) / "model")
+        theirs = _seen(dataset.ref, rival, champion, own=own)
     tally = Tally(
         len(predictor.classes),
         slices={name: slice_.names for name, slice_ in slices.items()},
@@ -193,25 +194,17 @@ def _tallied(
     labels = of[labels_to_learn(dataset)[rows]]
     groups = keys_of(dataset.column("sha256")[dataset.column("group")[rows]])
 
-    def answers(who: Predictor, folder: str, images: Array) -> Array:
-        if not own:  # its own images are repaired already
-            images = repaired_as_trained(images, who.meta, Path(folder) / "model")
-        return who(images)
-
     step = max(BATCH, dataset.chunk)
     with Progress("evaluate", total=len(rows), unit="images") as progress:
         for start in range(0, len(rows), step):
             here = slice(start, start + step)
             images = dataset.take(rows[here])
             its = None
-            if champion is not None and rival is not None:
-                its = in_order(
-                    answers(champion, rival.uri, images),
-                    champion.classes,
-                    wanted=predictor.classes,
-                )
+            if champion is not None:
+                probs = champion(images if own else theirs.take(rows[here]))
+                its = in_order(probs, champion.classes, wanted=predictor.classes)
             tally.update(
-                answers(predictor, model.uri, images),
+                predictor(images),
                 labels[here],
                 groups=groups[here],
                 slices={name: s.codes[here] for name, s in slices.items()},
@@ -219,6 +212,13 @@ def _tallied(
             )
             progress.advance(len(images))
     return tally
+
+
+def _seen(
+    source: DatasetRef, model: ModelRef, predictor: Predictor, *, own: bool
+) -> Dataset:
+    """Return images as a version sees them; its own are painted over already."""
+    return Dataset(source) if own else Repaired(source, model, predictor.meta)
 
 
 def _strangers(dataset: Dataset, rows: Array, classes: list[str]) -> str:

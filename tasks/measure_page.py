@@ -13,7 +13,7 @@ from tasks.measure import MeasuredVersion
 from tasks.measured import ClassFigures, Measured
 from tasks.pages import render_page
 from tasks.stage import stage_task
-from tasks.wording import estimate
+from tasks.wording import broken_rules, estimate
 
 # Name of each figure, what it means, and its unit, in the order shown.
 FIGURES = {
@@ -97,11 +97,7 @@ def render(measured: MeasuredVersion, contracts: list[ContractReport]) -> str:
         slices={name: _shown(rows) for name, rows in found.slices.items()},
         classes=ranked[:WORST],
         hidden=max(len(ranked) - WORST, 0),
-        contracts=[
-            (report.contract, rule.rule, rule.observed)
-            for report in contracts
-            for rule in report.failures
-        ],
+        contracts=broken_rules(contracts),
     )
 
 

@@ -1,12 +1,15 @@
-"""The images that a version was made of."""
+"""The images that a version was made of, and others as it would have seen them."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+from data_contracts.dataset import Array
 from data_contracts.errors import SchemaError, SourceError
 from data_contracts.references import DatasetRef, ModelRef
 from data_contracts.store import Dataset
+from tasks.inpaint import repaired_as_trained
 from tasks.register import datasets_of
 
 
@@ -32,3 +35,21 @@ def own_dataset(model: ModelRef) -> Dataset:
             f"The images of {model.name} version {model.version} are gone:"
             f" {str(error).split('. ')[0]}. Name other images: data=FOLDER"
         ) from error
+
+
+class Repaired(Dataset):
+    """Denoised images, painted over as those that a version learnt from.
+
+    Args:
+        ref: The images.
+        model: The version.
+        meta: What it keeps of its training.
+    """
+
+    def __init__(self, ref: DatasetRef, model: ModelRef, meta: dict[str, Any]) -> None:
+        super().__init__(ref)
+        self._meta, self._model = meta, Path(model.uri) / "model"
+
+    def take(self, rows: Array) -> Array:
+        """Return the pixels of `rows` in that order."""
+        return repaired_as_trained(super().take(rows), self._meta, self._model)

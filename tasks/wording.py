@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from data_contracts.references import Estimate, Verdict
+from data_contracts.references import ContractReport, Estimate, Verdict
 
 METRICS = {
     "top1": ("Top-1", "the best guess is right"),
@@ -112,3 +113,12 @@ def duration(seconds: float) -> str:
 def count(value: int) -> str:
     """Return a whole number with thousands marked: 2,485."""
     return f"{value:,}"
+
+
+def broken_rules(contracts: Sequence[ContractReport]) -> list[str]:
+    """Say of each rule that images broke what was seen."""
+    return [
+        f"Contract {report.contract}, {rule.rule}: {rule.observed}"
+        for report in contracts
+        for rule in report.failures
+    ]

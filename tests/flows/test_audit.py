@@ -50,8 +50,11 @@ def test_images_of_your_own_are_treated_as_those_learnt_from(trained, toy, pictu
     rows = pictures.read_text().splitlines()
     mugs = pictures.with_name("mugs.csv")
     mugs.write_text("\n".join([rows[0], *[row for row in rows if ",mug," in row][:20]]))
-    found = run(config(data=str(mugs), limit=8)).found
+    made = run(config(data=str(mugs), limit=8))
+    assert [report.contract for report in made.contracts] == ["ingested"]
+    found = made.found
     assert found.given
+    assert found.dataset == workspace.asked_uri("shop")
     assert (found.images, found.classes_present) == (8, 1)
     assert any("of one class" in note for note in found.notes)
 

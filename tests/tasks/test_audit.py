@@ -96,7 +96,7 @@ def test_what_cannot_be_differentiated_is_attacked_by_its_answers_alone(tmp_path
     assert {a.alarm: a.verdict for a in found.alarms}["one step beats many"] == (
         Verdict.NOT_RUN
     )
-    render(found, [])
+    render(found, [], [])
 
 
 def test_answers_that_are_no_numbers_are_refused(tmp_path):
@@ -118,7 +118,7 @@ def test_everything_is_tried_shown_and_kept(tmp_path):
     )
     assert len(found.covered) == 6
     assert found.watch[-1].near.value >= found.watch[0].near.value
-    page = render(found, shown(found, tmp_path))
+    page = render(found, shown(found, tmp_path), [])
     assert page.count('alt="attacked"') == len(found.fragile) == 8
     assert "known" in page
     assert "http" not in page.replace("http-equiv", "")

@@ -1,0 +1,48 @@
+"""Images that a version is asked about, prepared as those that it learnt from."""
+
+from __future__ import annotations
+
+from data_contracts.references import ContractReport, DatasetRef, ModelRef
+from flows import workspace
+from flows.result import Clock
+from tasks.clean import CleanSettings, clean_dataset
+from tasks.decode import DecodeSettings
+from tasks.denoise import DenoiseSettings, denoise_dataset
+from tasks.ingest import IngestSettings, ingest_dataset
+from tasks.listing import SourceSettings
+from tasks.register import champion_config
+from tasks.validate import validate_dataset
+
+
+def asked_images(
+    place: str, source: SourceSettings, model: ModelRef, *, clock: Clock
+) -> tuple[DatasetRef, list[ContractReport]]:
+    """Ingest, validate, clean and denoise as a version's training images were.
+
+    What covers them is painted over where they are read, see `Repaired`.
+
+    Args:
+        place: Folder, manifest, archive, ...
+        source: What to list.
+        model: The version.
+        clock: Where seconds add up.
+
+    Raises:
+        ContractError: A critical rule of ingested images is broken.
+    """
+    made = champion_config(model)
+    decode = DecodeSettings.model_validate(made["decode"])
+    with clock.stage("ingest"):
+        ingested = ingest_dataset(
+            place,
+            IngestSettings(source=source, decode=decode),
+            uri=workspace.asked_uri(model.name),
+        )
+    with clock.stage("validate"):
+        few = {"min_classes": 1, "min_images": 1}
+        report = validate_dataset(ingested, "ingested", parameters=few)
+    with clock.stage("clean"):
+        cleaned = clean_dataset(ingested, CleanSettings.model_validate(made["clean"]))
+    with clock.stage("denoise"):
+        treat = DenoiseSettings.model_validate(made["denoise"])
+        return denoise_dataset(cleaned, treat), [report]
