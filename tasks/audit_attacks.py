@@ -12,9 +12,10 @@ import numpy as np
 from data_contracts.dataset import Array
 from models.attacks.settings import Attack
 from tasks.audit_parts import Parts
-from tasks.audit_subject import KEPT, PART, Images, Subject, spans
+from tasks.audit_subject import KEPT, PART, Subject, spans
 from tasks.inference import devices
 from tasks.progress import Progress
+from tasks.version_images import Images
 
 LEVELS = 255
 # Stages that `models.attacks.run` gives where no attack broke an answer, or had to.

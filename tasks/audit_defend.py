@@ -15,13 +15,14 @@ from models.attacks.settings import Attack
 from tasks.audit_attacks import LEVELS, Attacked, Attacks
 from tasks.audit_outcome import HardeningRow, RadiusPoint, Smoothed, WatchRow
 from tasks.audit_settings import HardenSettings, ResilienceSettings
-from tasks.audit_subject import Images, padded, spans
+from tasks.audit_subject import padded, spans
 from tasks.harden import hardened, views_of
 from tasks.inference import BATCH, devices
 from tasks.intervals import paired_change
 from tasks.pixels import perceptual_hash
 from tasks.scores import score, shares
 from tasks.smoothing import ABSTAIN, certify, within
+from tasks.version_images import Images
 
 DISTANCES = (0, 2, 4, 8)
 RADII = (0.0, 0.125, 0.25, 0.375, 0.5, 0.75, 1.0)

@@ -14,9 +14,10 @@ from tasks.audit_attacks import LEVELS, WRONG_BEFORE, Attacked, Attacks
 from tasks.audit_outcome import DetectorRow
 from tasks.audit_parts import SECONDS
 from tasks.audit_settings import ResilienceSettings
-from tasks.audit_subject import Images, embeddings_of, padded, spans
+from tasks.audit_subject import embeddings_of, padded, spans
 from tasks.inference import devices
 from tasks.scores import shares
+from tasks.version_images import Images
 
 FALSE_ALARMS = 0.05
 LEAST = 20  # clean validation images, below which a threshold at 5 % means nothing

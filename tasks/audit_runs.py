@@ -13,9 +13,9 @@ from models.attacks.settings import Attack, stages_of
 from tasks.audit_attacks import LEVELS, NOT_BROKEN, WRONG_BEFORE, Attacked, Attacks
 from tasks.audit_outcome import AttackRow, CurvePoint, Fragile
 from tasks.audit_settings import ResilienceSettings
-from tasks.audit_subject import Images
 from tasks.audit_words import ABOUT
 from tasks.scores import shares
+from tasks.version_images import Images
 
 log = logging.getLogger("sightline")
 

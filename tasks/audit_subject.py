@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
@@ -15,57 +14,13 @@ from data_contracts.errors import ContractError, SourceError, UsageError
 from data_contracts.references import DatasetRef, ModelRef
 from data_contracts.store import Dataset
 from tasks.inference import BATCH, Predictor, devices, fitted
-from tasks.lessons import class_of_rows, labels_to_learn, pick_rows
-from tasks.robustness import keys_of
+from tasks.lessons import pick_rows
 from tasks.split import TEST, VAL
-from tasks.version_images import Repaired, own_dataset
+from tasks.version_images import Images, Repaired, own_dataset
 
 PART = 64  # images attacked together: an attack holds several copies of them
 KEPT = 256  # images of one kept part
 TAUGHT = 4_096  # training images that detectors learn from
-
-
-@dataclasses.dataclass(frozen=True)
-class Images:
-    """Some images and what is known of them; all have length n.
-
-    Attributes:
-        dataset: Where they are.
-        rows: Of the dataset.
-        labels: Class of each, in the model's order.
-    """
-
-    dataset: Dataset
-    rows: Array
-    labels: Array
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    @functools.cached_property
-    def groups(self) -> Array:
-        """Duplicate group of each, from 0."""
-        group = self.dataset.column("group")[self.rows]
-        return np.unique(group, return_inverse=True)[1].ravel()
-
-    @functools.cached_property
-    def keys(self) -> Array:
-        """A number by each file's content."""
-        return keys_of(self.dataset.column("sha256")[self.rows])
-
-    @functools.cached_property
-    def paths(self) -> list[str]:
-        """Name of each."""
-        return [str(path) for path in self.dataset.column("path")[self.rows]]
-
-    def few(self, most: int) -> Self:
-        """Return an even pick of at most so many."""
-        if len(self) <= most:
-            return self
-        places = np.linspace(0, len(self) - 1, most).astype(np.int64)
-        return dataclasses.replace(
-            self, rows=self.rows[places], labels=self.labels[places]
-        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,7 +97,7 @@ def subject_of(model: ModelRef, *, given: DatasetRef | None, limit: int) -> Subj
     else:
         assert own is not None
         chosen, wanted = own, own.column("use") == TEST
-    test = _known(chosen, np.flatnonzero(wanted), predictor.classes)
+    test = Images.of(chosen, np.flatnonzero(wanted), predictor.classes).known
     if not len(test):
         raise ContractError(
             f"No image of {chosen.ref.uri} can be judged on: none is whole and has a"
@@ -150,9 +105,10 @@ def subject_of(model: ModelRef, *, given: DatasetRef | None, limit: int) -> Subj
         )
     val = taught = None
     if own is not None:
-        val = _known(own, np.flatnonzero(own.column("use") == VAL), predictor.classes)
+        rows = np.flatnonzero(own.column("use") == VAL)
+        val = Images.of(own, rows, predictor.classes).known
         rows = pick_rows(own, replay=None, seed=0)
-        taught = _known(own, rows, predictor.classes).few(TAUGHT)
+        taught = Images.of(own, rows, predictor.classes).known.few(TAUGHT)
     return Subject(
         model=model,
         predictor=predictor,
@@ -161,17 +117,6 @@ def subject_of(model: ModelRef, *, given: DatasetRef | None, limit: int) -> Subj
         taught=taught if taught is not None and len(taught) else None,
         given=given is not None,
     )
-
-
-def _known(dataset: Dataset, rows: Array, classes: list[str]) -> Images:
-    names = dataset.names("label_names")
-    # A class without images here still has its place; its id is beyond all labels.
-    ids = [names.index(name) if name in names else -1 for name in classes]
-    labels = labels_to_learn(dataset)
-    found = class_of_rows(dataset, [i for i in ids if i >= 0], labels)[rows]
-    order = np.array([*[k for k, i in enumerate(ids) if i >= 0], -1], np.int64)
-    labels = order[found]
-    return Images(dataset, rows[labels >= 0], labels[labels >= 0])
 
 
 def embeddings_of(subject: Subject, images: Images) -> Array:

@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from data_contracts.config import digest
-from data_contracts.dataset import NONE, Array
+from data_contracts.dataset import Array
 from data_contracts.errors import ContractError, SourceError, UsageError
 from data_contracts.references import DatasetRef, ModelRef, Reference
 from data_contracts.store import Dataset, storage_errors
@@ -23,13 +23,12 @@ from tasks.measured import Measured
 from tasks.progress import Progress
 from tasks.record import count_use, test_set_of, wear
 from tasks.register import manifest_of
-from tasks.robustness import keys_of
 from tasks.slicing import USUAL, slices_by
 from tasks.split import TEST, TRAIN, VAL
 from tasks.stage import stage_task
 from tasks.tallied import measure
 from tasks.tally import Tally
-from tasks.version_images import Repaired, own_dataset
+from tasks.version_images import Images, Repaired, own_dataset
 
 log = logging.getLogger("sightline")
 
@@ -187,13 +186,7 @@ def _tallied(
         slices={name: slice_.names for name, slice_ in slices.items()},
         champion=champion is not None,
     )
-    place = {name: i for i, name in enumerate(predictor.classes)}
-    of = np.array(
-        [place.get(name, NONE) for name in dataset.names("label_names")] + [NONE]
-    )
-    labels = of[labels_to_learn(dataset)[rows]]
-    groups = keys_of(dataset.column("sha256")[dataset.column("group")[rows]])
-
+    asked = Images.of(dataset, rows, predictor.classes)
     step = max(BATCH, dataset.chunk)
     with Progress("evaluate", total=len(rows), unit="images") as progress:
         for start in range(0, len(rows), step):
@@ -205,8 +198,8 @@ def _tallied(
                 its = in_order(probs, champion.classes, wanted=predictor.classes)
             tally.update(
                 predictor(images),
-                labels[here],
-                groups=groups[here],
+                asked.labels[here],
+                groups=asked.group_keys[here],
                 slices={name: s.codes[here] for name, s in slices.items()},
                 champion=its,
             )

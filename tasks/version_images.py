@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from data_contracts.dataset import Array
+import numpy as np
+
+from data_contracts.dataset import NONE, Array
 from data_contracts.errors import SchemaError, SourceError
 from data_contracts.references import DatasetRef, ModelRef
 from data_contracts.store import Dataset
 from tasks.inpaint import repaired_as_trained
+from tasks.lessons import labels_to_learn
 from tasks.register import datasets_of
+from tasks.robustness import keys_of
 
 
 def own_source(model: ModelRef) -> DatasetRef:
@@ -53,3 +59,66 @@ class Repaired(Dataset):
     def take(self, rows: Array) -> Array:
         """Return the pixels of `rows` in that order."""
         return repaired_as_trained(super().take(rows), self._meta, self._model)
+
+
+@dataclasses.dataclass(frozen=True)
+class Images:
+    """Some images and what is known of them; all have length n.
+
+    Attributes:
+        dataset: Where they are.
+        rows: Of the dataset.
+        labels: Class of each, in the model's order; -1 where it knows none.
+    """
+
+    dataset: Dataset
+    rows: Array
+    labels: Array
+
+    @classmethod
+    def of(cls, dataset: Dataset, rows: Array, classes: list[str]) -> Self:
+        """Return `rows` with their labels as places among `classes`."""
+        place = {name: i for i, name in enumerate(classes)}
+        names = dataset.names("label_names")
+        table = np.array([*(place.get(name, NONE) for name in names), NONE])
+        return cls(dataset, rows, table[labels_to_learn(dataset)[rows]])
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def known(self) -> Self:
+        """Those of a class that the model knows."""
+        here = self.labels >= 0
+        return dataclasses.replace(self, rows=self.rows[here], labels=self.labels[here])
+
+    @functools.cached_property
+    def groups(self) -> Array:
+        """Duplicate group of each, from 0."""
+        group = self.dataset.column("group")[self.rows]
+        return np.unique(group, return_inverse=True)[1].ravel()
+
+    @functools.cached_property
+    def keys(self) -> Array:
+        """A number by each file's content."""
+        return keys_of(self.dataset.column("sha256")[self.rows])
+
+    @functools.cached_property
+    def group_keys(self) -> Array:
+        """A number by the content of the first file of each one's duplicate group."""
+        files = self.dataset.column("sha256")
+        return keys_of(files[self.dataset.column("group")[self.rows]])
+
+    @functools.cached_property
+    def paths(self) -> list[str]:
+        """Name of each."""
+        return [str(path) for path in self.dataset.column("path")[self.rows]]
+
+    def few(self, most: int) -> Self:
+        """Return an even pick of at most so many."""
+        if len(self) <= most:
+            return self
+        places = np.linspace(0, len(self) - 1, most).astype(np.int64)
+        return dataclasses.replace(
+            self, rows=self.rows[places], labels=self.labels[places]
+        )

@@ -4,11 +4,13 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from data_contracts.errors import SourceError
 from data_contracts.references import ModelRef
-from tasks.version_images import own_dataset
+from data_contracts.store import Dataset
+from tasks.version_images import Images, own_dataset
 from tests.datasets import make_dataset
 
 
@@ -45,3 +47,15 @@ def test_images_that_are_gone_or_others_are_named(made):
     make_dataset(Path(source.uri).parent, 5)
     with pytest.raises(SourceError, match=r"gone: .*was replaced\. Name"):
         own_dataset(model)
+
+
+def test_labels_are_places_among_the_models_classes(tmp_path):
+    given = {"group": [0, 0, 2, 3, 4, 4], "sha256": [f"{i:015x}" for i in range(6)]}
+    dataset = Dataset(make_dataset(tmp_path, 6, names="abc", **given))
+    images = Images.of(dataset, np.array([0, 1, 2, 5]), ["c", "new", "a"])
+    assert images.labels.tolist() == [2, -1, 0, 0]
+    assert images.known.rows.tolist() == [0, 2, 5]
+    assert images.groups.tolist() == [0, 0, 1, 2]
+    assert images.keys.tolist() == [0, 1, 2, 5]
+    assert images.group_keys.tolist() == [0, 0, 2, 4]
+    assert images.few(2).paths == ["000.png", "005.png"]

@@ -11,7 +11,8 @@ import numpy as np
 
 from data_contracts.references import ModelRef
 from data_contracts.store import Dataset
-from tasks.audit_subject import Images, Subject
+from tasks.audit_subject import Subject
+from tasks.version_images import Images
 from tests.datasets import make_dataset
 
 SIDE = 16
