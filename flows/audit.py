@@ -6,32 +6,27 @@ from typing import Any
 
 from pydantic import Field
 
-from data_contracts.config import Settings
 from data_contracts.references import ContractReport, DatasetRef, Reference
 from flows import workspace
 from flows.as_flow import as_flow, run_flow
-from flows.asked_images import asked_images
+from flows.asked import AskedSettings, asked_images
 from flows.result import Clock
 from tasks.audit import Audited, audit_version
 from tasks.audit_outcome import ResilienceReport
 from tasks.audit_report import report_audit
 from tasks.audit_settings import ResilienceSettings
-from tasks.listing import SourceSettings
-from tasks.versions import find_version, named_version
 from tasks.wording import estimate
 
 
-class AuditConfig(Settings):
+class AuditConfig(AskedSettings):
     """Settings of `sightline audit`."""
 
-    name: str = Field(description="Model, as NAME or NAME@VERSION; else the champion.")
     data: str | None = Field(
         None, description="Labelled images to attack; none is its own test split."
     )
     limit: int = Field(
         500, ge=1, le=10_000, description="Most images to attack; an even pick of them."
     )
-    source: SourceSettings = Field(SourceSettings(), description="What to list.")
     audit: ResilienceSettings = Field(
         ResilienceSettings(), description="How hard, and which defences."
     )
@@ -56,8 +51,8 @@ class Audit(Reference):
             lines.append(f"  {row.attack:<10} {said}")
         lines += ["", *[f"  {sentence}" for sentence in found.findings], ""]
         lines += [
-            f"  {'seconds':<10} {sum(self.seconds.values()):.0f}",
-            f"  {'report':<10} {self.report}",
+            f"  {'seconds':<9} {sum(self.seconds.values()):.0f}",
+            f"  {'report':<9} {self.report}",
         ]
         return "\n".join(lines)
 
@@ -69,9 +64,7 @@ class Audit(Reference):
 def run_stages(config: AuditConfig) -> Audit:
     """Attack a version, try detectors and defences, and write one page of it."""
     workspace.prepare()
-    clock, models = Clock(), str(workspace.models_root())
-    name, version = named_version(config.name, None)
-    model = find_version(models, workspace.checked(name), version)
+    model, clock = config.model, Clock()
     given: DatasetRef | None = None
     contracts: list[ContractReport] = []
     if config.data is not None:

@@ -6,42 +6,34 @@ from typing import Any
 
 from pydantic import Field
 
-from data_contracts.config import Settings
 from data_contracts.references import ContractReport, Reference
 from flows import workspace
 from flows.as_flow import as_flow, run_flow
-from flows.asked_images import asked_images
+from flows.asked import AskedSettings, asked_images
 from flows.result import Clock, percent
-from tasks.listing import SourceSettings
 from tasks.measure import (
     MeasuredVersion,
     SlicedSettings,
     earlier_champion,
-    folder_of,
     measure_version,
 )
 from tasks.measure_page import write_measure_page
 from tasks.register import find_champion
 from tasks.version_images import own_dataset
-from tasks.versions import find_version, named_version
+from tasks.versions import folder_of
 
 
-class EvaluateConfig(Settings):
+class EvaluateConfig(AskedSettings):
     """Settings of `sightline evaluate`."""
 
-    name: str = Field(description="Name of the model; NAME@V is version V.")
     data: str | None = Field(
         None,
         description="Labelled images: folder, manifest, archive, ...; none: the"
         " version's own test split.",
     )
-    version: int | None = Field(
-        None, ge=1, description="Version; none is the champion."
-    )
     out: str | None = Field(
-        None, description="Folder of the page; none: one of the workspace."
+        None, description="Folder of the page; none: evaluations/ in the workspace."
     )
-    source: SourceSettings = Field(SourceSettings(), description="What to list.")
     evaluate: SlicedSettings = Field(SlicedSettings(), description="How to measure.")
 
 
@@ -91,18 +83,21 @@ class EvaluateResult(Reference):
 def run_stages(config: EvaluateConfig) -> EvaluateResult:
     """Measure a registered version on labelled images and write one page."""
     workspace.prepare()
-    models, clock = str(workspace.models_root()), Clock()
-    model = find_version(models, *named_version(config.name, config.version))
+    model, clock = config.model, Clock()
     contracts: list[ContractReport] = []
     if config.data is None:
         source, place = own_dataset(model).ref, "its own test split"
     else:
         source, contracts = asked_images(config.data, config.source, model, clock=clock)
         place = config.data
-    champion = find_champion(models, model.name)
+    champion = find_champion(str(workspace.models_root()), model.name)
     rival = earlier_champion(model) if champion in (model, None) else champion
     folder = config.out or folder_of(
-        str(workspace.runs_root()), model, source, config.evaluate, rival
+        str(workspace.evaluations_root()),
+        model,
+        source.digest,
+        config.evaluate,
+        rival,
     )
     with clock.stage("evaluate"):
         measured = measure_version(

@@ -6,23 +6,19 @@ from typing import Any
 
 from pydantic import Field
 
-from data_contracts.config import Settings, digest
 from data_contracts.references import Reference
 from flows import workspace
 from flows.as_flow import as_flow, run_flow
+from flows.asked import AskedSettings
+from flows.result import Clock
 from tasks.explain import Explained, explain_version
 from tasks.explain_settings import ExplainSettings
-from tasks.listing import SourceSettings
-from tasks.versions import find_version, named_version
+from tasks.versions import folder_of
 
 
-class ExplainConfig(Settings):
+class ExplainConfig(AskedSettings):
     """Settings of `sightline explain`."""
 
-    name: str = Field(description="Name of the model; NAME@V is version V.")
-    version: int | None = Field(
-        None, ge=1, description="Version; none is the champion."
-    )
     data: str | None = Field(
         None,
         description="Folder, file, manifest or archive of images; none: the test images"
@@ -33,13 +29,14 @@ class ExplainConfig(Settings):
         None, description="Folder to write to; none: explanations/ in the workspace."
     )
     explain: ExplainSettings = Field(ExplainSettings(), description="How to explain.")
-    source: SourceSettings = Field(SourceSettings(), description="What to list.")
 
 
 class Explanation(Reference):
     """A finished explanation."""
 
     found: Explained
+    seconds: dict[str, float] = Field(description="Wall time by stage.")
+    report: str = Field(description="Path of the page.")
     exit_code: int = 0
 
     def text(self) -> str:
@@ -49,30 +46,30 @@ class Explanation(Reference):
         return (
             f"Explained {found.images:,} answers of {name}, {found.mistakes:,} of them"
             f" mistakes; {found.changed:,} change once what counts most is hidden\n\n"
-            f"  {found.page}"
+            f"  {'report':<9} {self.report}"
         )
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as plain JSON values."""
-        return self.found.model_dump(mode="json") | {"page": str(self.found.page)}
+        return self.model_dump(mode="json")
 
 
 def run_stages(config: ExplainConfig) -> Explanation:
     """Map what answers rest on, and measure what changes them; write a page."""
     workspace.prepare()
-    models = str(workspace.models_root())
-    model = find_version(models, *named_version(config.name, config.version))
-    mark = digest(config.explain, config.source, config.data, config.limit)[:8]
-    folder = f"{model.name}-{model.version}-{config.explain.method}-{mark}"
-    found = explain_version(
-        config.data,
-        config.source,
-        config.explain,
-        model=model,
-        out=config.out or str(workspace.home() / "explanations" / folder),
-        limit=config.limit,
-    )
-    return Explanation(found=found)
+    model, clock = config.model, Clock()
+    parts = config.explain, config.source, config.data, config.limit
+    with clock.stage("explain"):
+        found = explain_version(
+            config.data,
+            config.source,
+            config.explain,
+            model=model,
+            out=config.out
+            or folder_of(str(workspace.explanations_root()), model, *parts),
+            limit=config.limit,
+        )
+    return Explanation(found=found, seconds=clock.seconds, report=found.report)
 
 
 explain = as_flow(run_stages, name="explain")

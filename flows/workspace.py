@@ -52,6 +52,16 @@ def runs_root() -> Path:
     return home() / "runs"
 
 
+def evaluations_root() -> Path:
+    """Return the folder of the evaluations."""
+    return home() / "evaluations"
+
+
+def explanations_root() -> Path:
+    """Return the folder of the explanations."""
+    return home() / "explanations"
+
+
 def audits_root() -> Path:
     """Return the folder of the audits."""
     return home() / "audits"

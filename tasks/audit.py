@@ -39,6 +39,7 @@ from tasks.masking import alarms
 from tasks.register import manifest_of
 from tasks.scores import score, shares
 from tasks.stage import stage_task
+from tasks.versions import folder_of
 from tasks.wording import duration
 
 log = logging.getLogger("sightline")
@@ -86,8 +87,8 @@ def audit_version(
     """
     subject = subject_of(model, given=given, limit=limit)
     weights = digest(manifest_of(model)["files"])
-    name = digest(settings, VERSION, weights, subject.identity)[:8]
-    folder = Path(audits) / f"audit-{model.name}-{model.version}-{name}"
+    parts = settings, VERSION, weights, subject.identity
+    folder = Path(folder_of(audits, model, *parts))
     done = folder / "audit.json"
     if done.exists():
         log.info("audit     already done (%s)", folder.name)

@@ -44,9 +44,9 @@ class Explained(Reference):
     figures: dict[str, float]
 
     @property
-    def page(self) -> Path:
-        """The page to open."""
-        return Path(self.folder) / "index.html"
+    def report(self) -> str:
+        """Path of the page."""
+        return str(Path(self.folder) / "report.html")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,7 +153,7 @@ def explain_version(
         page = render(
             model, settings, stories, answers, worth, by_class, figures, lack, meta
         )
-        write_over(folder / "index.html", page)
+        write_over(folder / "report.html", page)
     log.info("explain   %s images by %s to %s", len(rows), settings.method, out)
     return Explained(
         model=model,

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from pydantic import Field
 
-from data_contracts.config import digest
 from data_contracts.dataset import Array
 from data_contracts.errors import ContractError, SourceError, UsageError
 from data_contracts.references import DatasetRef, ModelRef, Reference
@@ -158,12 +156,6 @@ def _learnt(dataset: Dataset, rows: Array, model: ModelRef) -> str:
         f"The version was trained or tuned on {known:,} of these {len(rows):,} files:"
         " the figures flatter it. Give images that it has not seen."
     )
-
-
-def folder_of(runs: str, model: ModelRef, source: DatasetRef, *parts: Any) -> str:
-    """Return the folder of an evaluation: same version, images and settings, same."""
-    name = f"evaluate-{model.name}-{model.version}-{digest(source.digest, *parts)[:8]}"
-    return str(Path(runs) / name)
 
 
 def _tallied(

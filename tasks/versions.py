@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from data_contracts.config import digest
 from data_contracts.errors import GateError, UsageError
 from data_contracts.references import ModelRef
 from models import registry
@@ -49,6 +50,11 @@ def named_version(name: str, version: int | None) -> tuple[str, int | None]:
     if version not in (None, int(number)):
         raise UsageError(f"name={name} and version={version} differ; keep one")
     return plain, int(number)
+
+
+def folder_of(root: str, model: ModelRef, *parts: Any) -> str:
+    """Return the folder in `root` of what is found of a version; same parts, same."""
+    return str(Path(root) / f"{model.name}-{model.version}-{digest(*parts)[:8]}")
 
 
 def list_versions(models: str, name: str | None) -> list[dict[str, Any]]:

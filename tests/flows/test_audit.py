@@ -33,17 +33,18 @@ def config(**changes) -> AuditConfig:
 
 
 def test_the_champion_is_audited_on_its_test_split_and_a_rerun_is_free(trained, toy):
-    made = run(config(name="shop@1"))
+    made = run(config(name="shop", version=1))
     assert made.found.model.version == trained.model.version
     assert (made.found.images, made.found.given) == (30, False)
     assert made.found.classes_present == 3
     assert Path(made.report).read_text("utf-8").count("<h2>") >= 4
     record = json.loads((Path(made.folder) / "audit.json").read_text())
     assert record["model"]["name"] == "shop"
-    assert made.report.startswith(str(workspace.audits_root()))
+    assert Path(made.folder).parent == workspace.audits_root()
+    assert Path(made.folder).name.startswith("shop-1-")
     assert "worst" in made.text()
     toy.logits = None  # whoever asked the network again would fail
-    assert run(config()).found == made.found
+    assert run(config(name="shop@1")).found == made.found
 
 
 def test_images_of_your_own_are_treated_as_those_learnt_from(trained, toy, pictures):

@@ -8,6 +8,7 @@ import pytest
 
 from data_contracts.errors import ContractError, UsageError
 from data_contracts.references import Verdict
+from flows import workspace
 from flows.evaluate import EvaluateConfig, run
 from tasks.gate_machine import infrastructure, latency
 from tasks.gate_settings import Latency
@@ -30,6 +31,8 @@ def test_the_champion_scores_on_its_own_test_split_what_its_gate_saw(trained):
     assert found.agreement is None
     page = Path(result.report)
     assert "shop, version 1" in page.read_text()
+    assert page.parent.parent == workspace.evaluations_root()
+    assert page.parent.name.startswith("shop-1-")
     kept = json.loads((page.parent / "evaluation.json").read_text())
     assert kept["found"]["n"] == found.n
     assert "top-1" in result.text()

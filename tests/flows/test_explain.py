@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from data_contracts.errors import SourceError, UsageError
+from flows import workspace
 from flows.explain import ExplainConfig, run
 from tasks.explain_settings import ExplainSettings
 
@@ -22,20 +24,22 @@ def explain(**given):
 def test_the_champions_surest_mistakes_are_explained(trained):
     result = explain(limit=5)
     found = result.found
-    folder = found.page.parent
+    folder = Path(result.report).parent
+    assert folder.parent == workspace.explanations_root()
+    assert folder.name.startswith("shop-1-")
     assert found.images == 5
     assert np.load(folder / "maps.npy").shape == (5, 32, 32)
     assert len(list(folder.glob("*.png"))) == 5
     lines = [json.loads(x) for x in (folder / "explained.jsonl").open()]
     assert all(line["given"] != line["predicted"] for line in lines[: found.mistakes])
     assert all(len(line["neighbours"]) == 4 for line in lines)
-    page = found.page.read_text()
+    page = Path(result.report).read_text()
     for words in ("Why shop version 1", "Nearest training", "changed the answer"):
         assert words in page
     assert "http" not in page.replace("http-equiv", "")
     assert {"random map deletion", "gradcam insertion"} <= set(found.figures)
-    assert str(found.page) in result.text()
-    assert result.to_json()["page"] == str(found.page)
+    assert result.report in result.text()
+    assert result.to_json()["report"] == result.report
 
 
 def test_a_source_with_boxes_says_which_classes_rest_on_the_background(
@@ -48,8 +52,8 @@ def test_a_source_with_boxes_says_which_classes_rest_on_the_background(
         out=str(tmp_path / "why"),
         explain={"target": "mug", "boxed": 30, "order": "given"},
     )
-    assert result.found.page == tmp_path / "why" / "index.html"
-    page = result.found.page.read_text()
+    assert result.report == str(tmp_path / "why" / "report.html")
+    page = Path(result.report).read_text()
     assert "Which classes rest on the background" in page
     assert "what speaks for mug" in page
 

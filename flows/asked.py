@@ -1,7 +1,10 @@
-"""Images that a version is asked about, prepared as those that it learnt from."""
+"""Which version is asked, and on which images: evaluate, explain and audit alike."""
 
 from __future__ import annotations
 
+from pydantic import Field
+
+from data_contracts.config import Settings
 from data_contracts.references import ContractReport, DatasetRef, ModelRef
 from flows import workspace
 from flows.result import Clock
@@ -12,6 +15,28 @@ from tasks.ingest import IngestSettings, ingest_dataset
 from tasks.listing import SourceSettings
 from tasks.register import champion_config
 from tasks.validate import validate_dataset
+from tasks.versions import find_version, named_version
+
+
+class AskedSettings(Settings):
+    """Which version is asked; the settings of a verb follow."""
+
+    name: str = Field(description="Name of the model; NAME@V is version V.")
+    version: int | None = Field(
+        None, ge=1, description="Version; none is the champion."
+    )
+    source: SourceSettings = Field(SourceSettings(), description="What to list.")
+
+    @property
+    def model(self) -> ModelRef:
+        """The version.
+
+        Raises:
+            UsageError: There is none such.
+        """
+        name, version = named_version(self.name, self.version)
+        models = str(workspace.models_root())
+        return find_version(models, workspace.checked(name), version)
 
 
 def asked_images(
