@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from data_contracts.dataset import Array
 from data_contracts.store import Dataset
-from models.attacks.settings import fallback_of
+from models.attacks.settings import Attack, fallback_of
 from tasks.adversarial_settings import AttackSettings
 from tasks.inference import BATCH, Predictor, devices, fitted
+from tasks.parallel import spans
 from tasks.progress import Progress
 
 # Images in a compiled step: an attack holds several times what an answer does.
@@ -45,21 +45,30 @@ class Stand(NamedTuple):
         return [text for text in found if text]
 
 
+def attacker_of(
+    predictor: Predictor, attack: Attack, *, seed: int, logits: Any = None
+) -> Any:
+    """Return an `Attacker` on all devices.
+
+    Args:
+        predictor: The model.
+        attack: Which attack.
+        seed: Of its random draws.
+        logits: A function of (weights, pixels) to attack in place of the model.
+    """
+    mesh = devices()
+    from models.attacks.run import Attacker
+
+    ask = logits or predictor.logits
+    return Attacker(ask, attack, batch_size=WIDTH, seed=seed, mesh=mesh)
+
+
 class Attacking:
     """An attack on one model, compiled once for any number of images."""
 
     def __init__(self, predictor: Predictor, settings: AttackSettings) -> None:
-        mesh = devices()
-        from models.attacks.run import Attacker
-
         self._predictor = predictor
-        self._attacker = Attacker(
-            predictor.logits,
-            settings.asked,
-            batch_size=WIDTH,
-            seed=settings.seed,
-            mesh=mesh,
-        )
+        self._attacker = attacker_of(predictor, settings.asked, seed=settings.seed)
 
     def __call__(self, images: Array, labels: Array, *, places: Array) -> Any:
         """Return what became of uint8 images (n h w 3), see `Attacker`.
@@ -129,19 +138,14 @@ def withstand(
     broken, stage = np.ones(len(rows), bool), np.full(len(rows), -2, np.int8)
     silent = 0
     with Progress("attack", total=len(rows), unit="images") as progress:
-        for here in _spans(len(rows), max(BATCH, dataset.chunk)):
-            images = dataset.take(rows[here])
-            known = np.flatnonzero(labels[here] >= 0)
-            at = np.arange(here.start, here.stop)[known]
+        for start, stop in spans(0, len(rows), size=max(BATCH, dataset.chunk)):
+            images = dataset.take(rows[start:stop])
+            known = np.flatnonzero(labels[start:stop] >= 0)
+            at = np.arange(start, stop)[known]
             found = run(images[known], labels[at], places=rows[at])
             broken[at], stage[at] = found.broken, found.stage
-            if here.start < looked_at and len(known):
-                some = known[: looked_at - here.start]
-                silent += int(run.silent(images[some], labels[here][some]).sum())
+            if start < looked_at and len(known):
+                some = known[: looked_at - start]
+                silent += int(run.silent(images[some], labels[start + some]).sum())
             progress.advance(len(images))
     return Stand(stage != -2, ~broken, stage, silent)
-
-
-def _spans(n: int, step: int) -> Iterator[slice]:
-    for start in range(0, n, step):
-        yield slice(start, min(start + step, n))

@@ -30,12 +30,13 @@ from tasks.audit_outcome import (
 from tasks.audit_parts import Parts
 from tasks.audit_runs import follow_curve, gradients, most_fragile, planned, run_attacks
 from tasks.audit_settings import ResilienceSettings
-from tasks.audit_subject import Subject, spans, subject_of
+from tasks.audit_subject import Subject, subject_of
 from tasks.audit_wear import cover, wear
 from tasks.audit_words import ABOUT, findings
 from tasks.evaluation import Robustness
 from tasks.inference import BATCH
 from tasks.masking import alarms
+from tasks.parallel import spans
 from tasks.register import manifest_of
 from tasks.scores import score, shares
 from tasks.stage import stage_task
@@ -194,7 +195,7 @@ def _clean(subject: Subject, settings: ResilienceSettings) -> tuple[Array, Estim
         UsageError: Nobody was.
     """
     test, parts = subject.test, []
-    for start, stop in spans(len(test), BATCH):
+    for start, stop in spans(0, len(test), size=BATCH):
         parts.append(subject.predictor(subject.read(test, np.arange(start, stop))))
     scores = score(np.concatenate(parts), test.labels)
     if not scores.answered.any():

@@ -11,9 +11,10 @@ import numpy as np
 
 from data_contracts.dataset import Array
 from models.attacks.settings import Attack
+from tasks.adversarial import attacker_of
 from tasks.audit_parts import Parts
-from tasks.audit_subject import KEPT, PART, Subject, spans
-from tasks.inference import devices
+from tasks.audit_subject import KEPT, Subject
+from tasks.parallel import spans
 from tasks.progress import Progress
 from tasks.version_images import Images
 
@@ -63,7 +64,7 @@ class Attacks:
         """
         names, found = [], []
         with Progress(tag, total=len(images), unit="images") as progress:
-            for start, stop in spans(len(images), KEPT):
+            for start, stop in spans(0, len(images), size=KEPT):
                 names.append(f"{tag}-{start}")
                 where = np.arange(start, stop)
                 compute = functools.partial(self._one, attack, images, where, logits)
@@ -94,7 +95,7 @@ class Attacks:
         """Return whose loss has no slope, and whose slope is no number, (n,) each."""
         attacker = self._attacker(Attack(), None)
         found = []
-        for start, stop in spans(len(images), KEPT):
+        for start, stop in spans(0, len(images), size=KEPT):
             where = np.arange(start, stop)
             pixels = self.subject.read(images, where)
             weights = self.subject.predictor.weights
@@ -123,15 +124,9 @@ class Attacks:
         }
 
     def _attacker(self, attack: Attack, logits: Logits | None) -> Any:
-        from models.attacks.run import Attacker
-
         key = dataclasses.replace(attack, eps=0.0), logits
         if key not in self._attackers:
-            self._attackers[key] = Attacker(
-                logits or self.subject.predictor.logits,
-                attack,
-                batch_size=PART,
-                seed=self.seed,
-                mesh=devices(),
+            self._attackers[key] = attacker_of(
+                self.subject.predictor, attack, seed=self.seed, logits=logits
             )
         return self._attackers[key]

@@ -15,10 +15,10 @@ from models.attacks.settings import Attack
 from tasks.audit_attacks import LEVELS, Attacked, Attacks
 from tasks.audit_outcome import HardeningRow, RadiusPoint, Smoothed, WatchRow
 from tasks.audit_settings import HardenSettings, ResilienceSettings
-from tasks.audit_subject import padded, spans
 from tasks.harden import hardened, views_of
-from tasks.inference import BATCH, devices
+from tasks.inference import BATCH, devices, padded
 from tasks.intervals import paired_change
+from tasks.parallel import spans
 from tasks.pixels import perceptual_hash
 from tasks.scores import score, shares
 from tasks.smoothing import ABSTAIN, certify, within
@@ -137,7 +137,7 @@ def try_watch(
     test = attacks.subject.test
     parts, ends = [], []
     for (start, stop), made in zip(
-        spans(len(test), len(next(attacks.pixels(attacked)))),
+        spans(0, len(test), size=len(next(attacks.pixels(attacked)))),
         attacks.pixels(attacked),
         strict=True,
     ):
@@ -154,7 +154,7 @@ def try_watch(
             64,
             np.bitwise_count(before[start:stop, None] ^ before),
         ).min(1)
-        for start, stop in spans(len(before), BATCH)
+        for start, stop in spans(0, len(before), size=BATCH)
     ]
     alone = np.concatenate(nearest)
 
@@ -244,7 +244,7 @@ def _counted(
         attacks.parts.get(
             f"noise-{name}-{start}", functools.partial(count, start, stop)
         )
-        for start, stop in spans(len(images), subject.part)
+        for start, stop in spans(0, len(images), size=subject.part)
     ]
     seconds = float(sum(part["seconds"] for part in found))
     return np.concatenate([part["counts"] for part in found]), seconds

@@ -14,8 +14,9 @@ from tasks.audit_attacks import LEVELS, WRONG_BEFORE, Attacked, Attacks
 from tasks.audit_outcome import DetectorRow
 from tasks.audit_parts import SECONDS
 from tasks.audit_settings import ResilienceSettings
-from tasks.audit_subject import embeddings_of, padded, spans
-from tasks.inference import devices
+from tasks.audit_subject import embeddings_of
+from tasks.inference import devices, padded
+from tasks.parallel import spans
 from tasks.scores import shares
 from tasks.version_images import Images
 
@@ -181,7 +182,7 @@ class _Trial:
             self.attacks.parts.get(
                 f"evade-{detector.name}-{start}", functools.partial(one, start, stop)
             )
-            for start, stop in spans(len(few), subject.part)
+            for start, stop in spans(0, len(few), size=subject.part)
         ]
         fooled = np.concatenate([part["fooled"] for part in found])
         return fooled, np.concatenate([part["score"] for part in found])
@@ -241,7 +242,7 @@ class _Scorer:
         subject = self.attacks.subject
         parts = [
             self._of(subject.read(images, np.arange(start, stop)))
-            for start, stop in spans(len(images), subject.part)
+            for start, stop in spans(0, len(images), size=subject.part)
         ]
         return np.concatenate(parts)
 
@@ -250,7 +251,7 @@ class _Scorer:
         parts = [
             self._of(pixels[start:stop])
             for pixels in self.attacks.pixels(attacked)
-            for start, stop in spans(len(pixels), self.attacks.subject.part)
+            for start, stop in spans(0, len(pixels), size=self.attacks.subject.part)
         ]
         return np.concatenate(parts)
 

@@ -13,12 +13,13 @@ from data_contracts.dataset import Array
 from data_contracts.errors import ContractError, SourceError, UsageError
 from data_contracts.references import DatasetRef, ModelRef
 from data_contracts.store import Dataset
+from tasks.adversarial import WIDTH
 from tasks.inference import BATCH, Predictor, devices, fitted
 from tasks.lessons import pick_rows
+from tasks.parallel import spans
 from tasks.split import TEST, VAL
 from tasks.version_images import Images, Repaired, own_dataset
 
-PART = 64  # images attacked together: an attack holds several copies of them
 KEPT = 256  # images of one kept part
 TAUGHT = 4_096  # training images that detectors learn from
 
@@ -59,7 +60,7 @@ class Subject:
     def part(self) -> int:
         """Images attacked together, a multiple of the devices."""
         mesh = devices()
-        return int(-(-PART // mesh.size) * mesh.size)
+        return int(-(-WIDTH // mesh.size) * mesh.size)
 
     def read(self, images: Images, places: Array) -> Array:
         """Return pixels uint8 (n, h, w, 3) as the network sees them."""
@@ -123,16 +124,6 @@ def embeddings_of(subject: Subject, images: Images) -> Array:
     """Return the network's embeddings (n, d) of images, read batch by batch."""
     parts: list[Any] = [
         subject.predictor.embed(subject.read(images, np.arange(start, stop)))
-        for start, stop in spans(len(images), BATCH)
+        for start, stop in spans(0, len(images), size=BATCH)
     ]
     return np.concatenate(parts)
-
-
-def spans(n: int, step: int) -> list[tuple[int, int]]:
-    """Return the parts of `n` images, `step` at a time, as start and stop."""
-    return [(start, min(start + step, n)) for start in range(0, n, step)]
-
-
-def padded(batch: Array, width: int) -> Array:
-    """Return `batch` repeated to `width` rows, so that one shape is compiled."""
-    return batch[np.resize(np.arange(len(batch)), width)]

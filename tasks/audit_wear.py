@@ -11,8 +11,8 @@ from models.recipe import OCCLUDERS
 from tasks.audit_attacks import Attacks
 from tasks.audit_outcome import CoverRow
 from tasks.audit_settings import ResilienceSettings
-from tasks.audit_subject import spans
 from tasks.evaluation import EvaluateSettings, Robustness
+from tasks.parallel import spans
 from tasks.robustness import measure_robustness
 from tasks.scores import score, shares
 
@@ -47,7 +47,7 @@ def cover(attacks: Attacks, settings: ResilienceSettings) -> list[CoverRow]:
             f"covered-{start}",
             functools.partial(_right, attacks, settings, start, stop),
         )["right"]
-        for start, stop in spans(len(test), attacks.subject.part)
+        for start, stop in spans(0, len(test), size=attacks.subject.part)
     ]
     right = np.concatenate(found, axis=1)
     return [

@@ -16,7 +16,7 @@ from data_contracts.dataset import Array
 from data_contracts.errors import SchemaError, UsageError
 from data_contracts.references import Reference
 from models.durable import write_over
-from tasks.inference import devices
+from tasks.inference import devices, padded
 
 KIND = "occlusion"
 # Images in a compiled step: a multiple of the devices there may be.
@@ -110,8 +110,8 @@ class Detector:
         out = np.empty(images.shape[:3], np.float32)
         for start in range(0, len(images), self._width):
             batch = images[start : start + self._width]
-            padded = batch[np.resize(np.arange(len(batch)), self._width)]
-            logits = np.asarray(self._predict(*self._weights, padded))[: len(batch)]
+            filled = padded(batch, self._width)
+            logits = np.asarray(self._predict(*self._weights, filled))[: len(batch)]
             # Beyond 60 the answer is 0 or 1 in float32 anyway.
             out[start : start + len(batch)] = 1 / (1 + np.exp(-logits.clip(-60, 60)))
         return out

@@ -55,7 +55,7 @@ class Predictor:
         mesh = devices()
         from flax import nnx
 
-        from models.backbones import create_model
+        from models.backbones import kept_model
         from models.design import Design
         from models.ensemble import make_predict_members
         from models.feed import place
@@ -66,14 +66,7 @@ class Predictor:
         # Every device gets the same number of rows.
         self._width = -(-BATCH // mesh.size) * mesh.size
         design = Design.of(self.meta.get("network"))
-        model = create_model(
-            self.meta["preset"],
-            num_classes=len(self.meta["classes"]),
-            image_size=self.meta["image_size"],
-            seed=0,
-            head=self.meta.get("head", "linear"),
-            design=design,
-        )
+        model = kept_model(self.meta)
         graphdef, *_ = nnx.split(model, nnx.Param, ...)
         members = members_in(meta)
         compiled: Any = functools.partial(
@@ -154,10 +147,14 @@ class Predictor:
         out = np.empty((len(images), width), np.float32)
         for start in range(0, len(images), self._width):
             batch = images[start : start + self._width]
-            padded = batch[np.resize(np.arange(len(batch)), self._width)]
-            answer = np.asarray(compiled(*self._weights, padded))
+            answer = np.asarray(compiled(*self._weights, padded(batch, self._width)))
             out[start : start + self._width] = answer[: len(batch)]
         return out
+
+
+def padded(batch: Array, width: int) -> Array:
+    """Return `batch` repeated to `width` rows, so that one shape is compiled."""
+    return batch[np.resize(np.arange(len(batch)), width)]
 
 
 def softmax(logits: Array) -> Floats:

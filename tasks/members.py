@@ -79,9 +79,8 @@ def teacher_of(role: Role, distil: Distil, learner: dict[str, Any]) -> Any:
         return None
     from flax import nnx
 
-    from models.backbones import create_model
+    from models.backbones import kept_model
     from models.checkpoint import load_model
-    from models.design import Design
     from models.distil import Teacher
     from models.members import Member, stacked
 
@@ -98,16 +97,8 @@ def teacher_of(role: Role, distil: Distil, learner: dict[str, Any]) -> Any:
     if not members:
         members = [Member.of(meta | {"temperature": 1.0})]
         params, stats = stacked([(params, stats)])
-    model = create_model(
-        meta["preset"],
-        num_classes=len(known),
-        image_size=meta["image_size"],
-        seed=0,
-        head=meta.get("head", "linear"),
-        design=Design.of(meta.get("network")),
-    )
     return Teacher(
-        graphdef=nnx.split(model, nnx.Param, ...)[0],
+        graphdef=nnx.split(kept_model(meta), nnx.Param, ...)[0],
         weights=(params, stats),
         members=tuple(members),
         order=tuple(known.index(name) for name in classes),

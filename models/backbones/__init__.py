@@ -26,6 +26,7 @@ __all__ = [
     "Shape",
     "build",
     "create_model",
+    "kept_model",
     "shape_of",
 ]
 
@@ -93,3 +94,19 @@ def create_model(
     shape = shape_of(preset, image_size=image_size)
     shape = dataclasses.replace(shape, design=design)
     return build(shape, num_classes=num_classes, rngs=nnx.Rngs(seed), head=head)
+
+
+def kept_model(meta: dict[str, Any]) -> Backbone:
+    """Build the network that `save_model` kept `meta` of, with fresh weights.
+
+    Args:
+        meta: Preset, classes, image size, head, network.
+    """
+    return create_model(
+        meta["preset"],
+        num_classes=len(meta["classes"]),
+        image_size=meta["image_size"],
+        seed=0,
+        head=meta.get("head", "linear"),
+        design=Design.of(meta.get("network")),
+    )

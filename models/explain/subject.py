@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from models.backbones import create_model
+from models.backbones import kept_model
 from models.design import PLAIN, Design
 from models.explain.how import Hide, How
 from models.members import Member, Weights, columns, stacked
@@ -90,18 +90,9 @@ def subject_of(params: Any, stats: Any, meta: dict[str, Any]) -> tuple[Subject, 
         stats: Statistics of norms, likewise.
         meta: Preset, classes, image size, design.
     """
-    design = Design.of(meta.get("network"))
-    model = create_model(
-        meta["preset"],
-        num_classes=len(meta["classes"]),
-        image_size=meta["image_size"],
-        seed=0,
-        head=meta.get("head", "linear"),
-        design=design,
-    )
     several = meta.get("members", [])
-    subject, _ = Subject.of(model, [Member.of(each) for each in several or [meta]])
-    subject = dataclasses.replace(subject, design=design)
+    members = [Member.of(each) for each in several or [meta]]
+    subject, _ = Subject.of(kept_model(meta), members, Design.of(meta.get("network")))
     return subject, (params, stats) if several else stacked([(params, stats)])
 
 
