@@ -16,6 +16,7 @@ from flows.predict import run as run_predict
 from tasks.audit_settings import HardenSettings
 from tasks.inference import Predictor, softmax
 from tests.flows.conftest import KINDS
+from tests.tasks.pictures import write_folders
 from tests.tasks.test_audit import BARE
 from tests.tasks.toys import Toy
 
@@ -61,15 +62,9 @@ def test_images_of_your_own_are_treated_as_those_learnt_from(trained, toy, pictu
 
 
 def test_images_without_a_known_class_are_refused(trained, toy, tmp_path):
-    import cv2
-
-    for i in range(3):
-        folder = tmp_path / "strange" / "boat"
-        folder.mkdir(parents=True, exist_ok=True)
-        noise = np.random.default_rng(i).integers(0, 256, (32, 32, 3), np.uint8)
-        cv2.imwrite(str(folder / f"{i}.png"), noise)
+    strange = write_folders(tmp_path / "strange", boat=3)
     with pytest.raises(ContractError, match="which the model knows"):
-        run(config(data=str(tmp_path / "strange")))
+        run(config(data=str(strange)))
 
 
 @pytest.mark.parametrize("name", ["shop@zero", "shop@9", "nobody"])

@@ -20,7 +20,7 @@ from models.durable import locked
 from tasks.checks import read_history
 from tasks.validate import ContractSettings
 from tests.flows.conftest import small_config
-from tests.flows.test_train import folder_of
+from tests.tasks.pictures import write_folders
 from tests.tasks.test_ingest import ingest, tree
 
 
@@ -54,7 +54,7 @@ def test_the_command_line_says_what_is_wrong(
 
 
 def test_a_broken_contract_exits_3_and_names_the_images(tmp_path, capfd):
-    root = folder_of(tmp_path / "in", a=8, b=8)
+    root = write_folders(tmp_path / "in", a=8, b=8)
     for i in range(9):
         (root / "a" / f"bad{i}.jpg").write_bytes(b"\xff\xd8\xff nothing")
     assert main(["train", f"data={root}", "name=x", "--json"]) == 3
@@ -115,7 +115,7 @@ def test_a_workspace_without_permission_is_refused(tmp_path):
 
 
 def test_two_runs_at_once_on_one_dataset_do_the_work_once(tmp_path, own_workspace):
-    root = folder_of(tmp_path / "in", a=40, b=40)
+    root = write_folders(tmp_path / "in", a=40, b=40)
     found, uri = [], str(own_workspace / "datasets" / "x")
 
     def run() -> None:

@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from data_contracts.errors import ContractError, UsageError
@@ -13,7 +12,7 @@ from flows.evaluate import EvaluateConfig, run
 from tasks.gate_machine import infrastructure, latency
 from tasks.gate_settings import Latency
 from tasks.measure import SlicedSettings
-from tests.flows.test_train import folder_of
+from tests.tasks.pictures import write, write_folders
 
 QUICK = SlicedSettings(draws=100)
 
@@ -61,14 +60,14 @@ def test_classes_that_it_never_learnt_are_left_out_and_said(trained, more_pictur
 
 
 def test_one_class_of_images_leaves_ranks_not_run(trained, tmp_path):
-    found = evaluated(data=str(folder_of(tmp_path / "in", mug=12))).measured.found
+    found = evaluated(data=str(write_folders(tmp_path / "in", mug=12))).measured.found
     assert found.n == found.figures["macro_recall"].n
     assert "only one class" in found.not_run["roc_auc"]
 
 
 def test_images_of_other_classes_alone_are_refused_in_words(trained, tmp_path):
     with pytest.raises(UsageError, match="none of the 1 classes of these images"):
-        evaluated(data=str(folder_of(tmp_path / "in", only=12)))
+        evaluated(data=str(write_folders(tmp_path / "in", only=12)))
 
 
 @pytest.mark.parametrize(
@@ -87,16 +86,10 @@ def test_what_is_not_there_is_said(trained, given, said):
 
 
 def test_images_without_labels_cannot_be_evaluated_on(trained, tmp_path):
-    import cv2
-
-    root = tmp_path / "bare"
-    root.mkdir()
-    rng = np.random.default_rng(0)
-    for i in range(9):
-        noise = rng.integers(0, 255, (32, 32, 3), np.uint8)
-        cv2.imwrite(str(root / f"{i}.png"), noise)
+    for seed in range(9):
+        write(tmp_path / "bare" / f"{seed}.png", seed=seed)
     with pytest.raises(ContractError, match="label"):
-        evaluated(data=str(root))
+        evaluated(data=str(tmp_path / "bare"))
 
 
 def test_a_trained_version_answers_alike_in_a_fresh_process_and_as_fast_as_itself(

@@ -7,7 +7,7 @@ import pytest
 from data_contracts.references import Verdict
 from flows.train import train
 from tests.flows.conftest import small_config
-from tests.flows.test_train import folder_of
+from tests.tasks.pictures import write_folders
 
 
 def sections(config) -> dict:
@@ -58,7 +58,7 @@ def test_bad_data_fails_the_flow_run_without_a_second_try(prefect_server, tmp_pa
 
     from data_contracts.errors import ContractError
 
-    root = folder_of(tmp_path / "in", only=12)
+    root = write_folders(tmp_path / "in", only=12)
     with pytest.raises(ContractError):
         train(**sections(small_config(root, name="bad")))
     with get_client(sync_client=True) as client:

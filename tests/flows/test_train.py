@@ -23,7 +23,7 @@ from tasks.inference import Predictor
 from tasks.label_audit import AuditSettings
 from tasks.train_settings import TrainSettings
 from tests.flows.conftest import TRAIN, small_config
-from tests.tasks.pictures import write
+from tests.tasks.pictures import write_folders
 
 
 @pytest.mark.parametrize(
@@ -230,17 +230,8 @@ def test_listing_and_showing_versions(trained):
     assert "promoted by" in shown.text()
 
 
-def folder_of(root: Path, **counts: int) -> Path:
-    seed = 0
-    for name, count in counts.items():
-        for _ in range(count):
-            write(root / name / f"{seed}.png", seed=seed)
-            seed += 1
-    return root
-
-
 def test_one_class_is_refused_before_training(tmp_path, own_workspace):
-    root = folder_of(tmp_path / "in", only=20)
+    root = write_folders(tmp_path / "in", only=20)
     with pytest.raises(ContractError, match="class"):
         run_train(small_config(root))
     assert not (own_workspace / "runs").exists()
@@ -248,13 +239,13 @@ def test_one_class_is_refused_before_training(tmp_path, own_workspace):
 
 
 def test_one_image_per_class_is_refused(tmp_path):
-    root = folder_of(tmp_path / "in", **{f"c{i}": 1 for i in range(12)})
+    root = write_folders(tmp_path / "in", **{f"c{i}": 1 for i in range(12)})
     with pytest.raises(ContractError, match="test"):
         run_train(small_config(root))
 
 
 def test_mostly_broken_files_are_refused_by_name(tmp_path):
-    root = folder_of(tmp_path / "in", a=8, b=8)
+    root = write_folders(tmp_path / "in", a=8, b=8)
     for i in range(9):
         (root / "a" / f"bad{i}.jpg").write_bytes(b"\xff\xd8\xff nothing")
     with pytest.raises(ContractError, match=r"bad0\.jpg") as caught:
@@ -263,8 +254,8 @@ def test_mostly_broken_files_are_refused_by_name(tmp_path):
 
 
 def test_a_test_class_never_trained_is_left_out_and_said(tmp_path, own_workspace):
-    root = folder_of(tmp_path / "in" / "train", a=30, b=30)
-    folder_of(tmp_path / "in" / "test", a=12, b=12, c=5)
+    root = write_folders(tmp_path / "in" / "train", a=30, b=30)
+    write_folders(tmp_path / "in" / "test", a=12, b=12, c=5)
     result = run_train(
         small_config(root.parent, train=TRAIN.model_copy(update={"epochs": 1}))
     )

@@ -40,3 +40,13 @@ def write(path: Path, *, seed: int = 0, side: int = 16) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(encoded(photo(side, side, seed=seed), "PNG"))
     return path
+
+
+def write_folders(root: Path, **counts: int) -> Path:
+    """Write so many small PNGs into a folder of each name, and return `root`."""
+    seed = 0
+    for name, count in counts.items():
+        for _ in range(count):
+            write(root / name / f"{seed}.png", seed=seed)
+            seed += 1
+    return root

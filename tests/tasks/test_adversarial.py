@@ -7,19 +7,14 @@ from pydantic import ValidationError
 from models.recipe import Adversarial
 from tasks.adversarial import Stand, attacked
 from tasks.adversarial_settings import AdversarialSettings, AttackSettings
+from tasks.inference import Predictor
 from tasks.train import recipe_of
 from tasks.train_settings import TrainSettings
+from tests.tasks.toys import untrained
 
 
 @pytest.fixture(scope="module")
 def predictor():
-    from flax import nnx
-
-    from models.backbones import create_model
-    from tasks.inference import Predictor
-
-    model = create_model("small", num_classes=3, image_size=16, seed=0)
-    _, params, stats = nnx.split(model, nnx.Param, ...)
     meta = {
         "preset": "small",
         "classes": ["a", "b", "c"],
@@ -28,7 +23,7 @@ def predictor():
         "mean": (0.5, 0.5, 0.5),
         "std": (0.25, 0.25, 0.25),
     }
-    return Predictor(nnx.as_pure(params), nnx.as_pure(stats), meta)
+    return Predictor(*untrained(meta), meta)
 
 
 def test_what_stays_right_under_attack_was_right_before(predictor):

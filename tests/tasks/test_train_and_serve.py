@@ -21,6 +21,7 @@ from tasks.sources import list_source
 from tasks.split import SplitSettings, split_dataset
 from tests.datasets import make_dataset
 from tests.tasks.pictures import encoded, exif, photo
+from tests.tasks.toys import untrained
 
 SIZE = 64
 EVERYTHING = CleanSettings(min_std=0, min_mean=0, min_sharpness=0, min_side=1)
@@ -103,9 +104,6 @@ def test_one_picture_alone_is_served_as_in_a_crowd(tmp_path: Path):
 
 
 def test_serving_answers_with_the_probabilities_of_training(tmp_path: Path):
-    from flax import nnx
-
-    from models.backbones import create_model
     from models.checkpoint import save_model
     from tasks.inference import Predictor, predict_rows
 
@@ -121,10 +119,7 @@ def test_serving_answers_with_the_probabilities_of_training(tmp_path: Path):
         "mean": mean,
         "std": std,
     }
-    model = create_model("small", num_classes=2, image_size=SIZE, seed=0)
-    _, params, stats = nnx.split(model, nnx.Param, ...)
-    params, stats = nnx.as_pure(params), nnx.as_pure(stats)
-    save_model(tmp_path / "model", params, stats, meta=meta)
+    save_model(tmp_path / "model", *untrained(meta), meta=meta)
     served = Predictor.load(tmp_path / "model")
     wanted = np.concatenate([p for _, p in predict_rows(served, dataset, rows)])
     assert served.meta["mean"] == list(mean)

@@ -1,4 +1,4 @@
-"""Networks of two classes, each a formula: what attacks must come to is known."""
+"""Networks without training: small ones, and formulas whose answers are known."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
 from data_contracts.references import ModelRef
 from data_contracts.store import Dataset
+from models.backbones import kept_model
 from tasks.audit_subject import Subject
 from tasks.version_images import Images
 from tests.datasets import make_dataset
@@ -51,6 +53,12 @@ class Toy:
 
     def embed(self, images: Any) -> Any:
         return np.asarray(self.embeddings(self.weights, images / np.float32(255)))
+
+
+def untrained(meta: dict[str, Any]) -> tuple[Any, Any]:
+    """Return fresh weights and statistics of the network that `meta` describes."""
+    _, params, stats = nnx.split(kept_model(meta), nnx.Param, ...)
+    return nnx.as_pure(params), nnx.as_pure(stats)
 
 
 def toy_images(n: int, *, near: int = 2) -> tuple[np.ndarray, np.ndarray]:
