@@ -6,9 +6,9 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 
-from tasks.evaluation import Binning, EvaluateSettings, ReliabilityBin
+from tasks.evaluation import Binning, EvaluateSettings
 from tasks.intervals import Floats, Ints
-from tasks.scores import Scores, one_hot, shares
+from tasks.scores import one_hot
 
 
 def fit_temperature(probs: Floats, labels: Ints) -> float:
@@ -66,25 +66,3 @@ def null_ece(
         gap = confidence - (luck[:, groups] < confidence)
         found.append(np.abs(gap @ into).sum(1))
     return np.concatenate(found)
-
-
-def reliability(
-    answers: Scores, bins: Ints, *, group: Ints, settings: EvaluateSettings
-) -> list[ReliabilityBin]:
-    """Return confidence and accuracy of each bin."""
-    width = int(bins.max()) + 1
-    accuracy = shares(
-        answers.correct,
-        groups=group,
-        cells=bins,
-        n_cells=width,
-        level=settings.level,
-    )
-    mean = np.bincount(bins, answers.confidence) / np.bincount(bins)
-    low, high = np.full(width, np.inf), np.full(width, -np.inf)
-    np.minimum.at(low, bins, answers.confidence)
-    np.maximum.at(high, bins, answers.confidence)
-    return [
-        ReliabilityBin(low=low[i], high=high[i], confidence=mean[i], accuracy=row)
-        for i, row in enumerate(accuracy)
-    ]

@@ -24,11 +24,11 @@ from tasks.measured import Measured
 from tasks.progress import Progress
 from tasks.record import count_use, test_set_of, wear
 from tasks.register import manifest_of
-from tasks.robustness import keys_of
+from tasks.robustness import group_keys
 from tasks.slicing import USUAL, slices_by
 from tasks.split import TEST, TRAIN, VAL
 from tasks.stage import stage_task
-from tasks.tallied import measure
+from tasks.tallied import measure, must_answer
 from tasks.tally import Tally
 
 log = logging.getLogger("sightline")
@@ -115,6 +115,7 @@ def measure_version(
     predictor = Predictor.load(Path(model.uri) / "model")
     strange = _strangers(dataset, rows, predictor.classes)
     tally = _tallied(dataset, rows, predictor, model, settings, own=own, rival=rival)
+    must_answer(tally)
     found = measure(
         tally,
         names=predictor.classes,
@@ -199,7 +200,7 @@ def _tallied(
         [place.get(name, NONE) for name in dataset.names("label_names")] + [NONE]
     )
     labels = of[labels_to_learn(dataset)[rows]]
-    groups = keys_of(dataset.column("sha256")[dataset.column("group")[rows]])
+    groups = group_keys(dataset, rows)
 
     def answers(who: Predictor, folder: str, images: Array) -> Array:
         if not own:  # its own images are repaired already

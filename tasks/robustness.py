@@ -27,6 +27,11 @@ def keys_of(sha256: Array) -> Array:
     return np.array([int(text[:15] or "0", 16) for text in sha256], np.int64)
 
 
+def group_keys(dataset: Dataset, rows: Array) -> Array:
+    """Return the key of each row's duplicate group: its first file's, wherever (n,)."""
+    return keys_of(dataset.column("sha256")[dataset.column("group")[rows]])
+
+
 def spoil(images: Array, way: Way, keys: Array) -> Array:
     """Return `images` spoiled in one way, over all cores; None leaves them clean."""
     corruption, severity = way

@@ -62,13 +62,6 @@ def score(probs: ArrayLike, labels: ArrayLike) -> Scores:
     )
 
 
-def confusion_matrix(answers: Scores, k: int) -> Ints:
-    """Return (k, k) counts of [label][predicted]; unanswered images are in none."""
-    seen = answers.predicted >= 0
-    flat = answers.label[seen] * k + answers.predicted[seen]
-    return np.bincount(flat, minlength=k * k).reshape(k, k)
-
-
 def contributions(answers: Scores, weights: Floats) -> Any:
     """Return the (n, 3 + 3c) sparse columns whose sums make the figures of `figures`.
 
