@@ -35,12 +35,16 @@ VERBS = {
         "run",
         "Measure a version on any images",
     ),
+    "explain": Verb(
+        "flows.explain", "ExplainConfig", "run", "Show why a model says so"
+    ),
     "pretrain": Verb(
         "flows.pretrain", "PretrainConfig", "run", "Learn features without labels"
     ),
     "occlusion": Verb(
         "flows.occlusion", "OcclusionConfig", "run", "Learn to find what covers images"
     ),
+    "audit": Verb("flows.audit", "AuditConfig", "run", "Attack a model, try defences"),
     "tune": Verb(
         "flows.tune", "TuneConfig", "run", "Look for better settings of training"
     ),

@@ -10,6 +10,7 @@ from data_contracts.config import Settings
 from data_contracts.references import ModelRef, Reference
 from flows import workspace
 from flows.as_flow import as_flow, run_flow
+from tasks.audit_settings import HardenSettings
 from tasks.listing import SourceSettings
 from tasks.predict import predict_source
 from tasks.versions import find_version
@@ -25,6 +26,9 @@ class PredictConfig(Settings):
     )
     out: str = Field("predictions.parquet", description="Ends in .parquet or .csv.")
     source: SourceSettings = Field(SourceSettings(), description="What to list.")
+    harden: HardenSettings = Field(
+        HardenSettings(), description="What images go through before they are answered."
+    )
 
 
 class Predicted(Reference):
@@ -55,7 +59,9 @@ def run_stages(config: PredictConfig) -> Predicted:
     model = find_version(
         str(workspace.models_root()), workspace.checked(config.name), config.version
     )
-    counts = predict_source(config.data, config.source, model=model, out=config.out)
+    counts = predict_source(
+        config.data, config.source, model=model, out=config.out, harden=config.harden
+    )
     return Predicted(model=model, out=config.out, **counts)
 
 

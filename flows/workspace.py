@@ -47,6 +47,11 @@ def runs_root() -> Path:
     return home() / "runs"
 
 
+def audits_root() -> Path:
+    """Return the folder of the audits."""
+    return home() / "audits"
+
+
 def cache_root() -> Path:
     """Return the folder of what can be made again."""
     return home() / "cache"

@@ -24,7 +24,7 @@ from tasks.lessons import class_of_rows, labels_to_learn
 from tasks.measured import Measured
 from tasks.progress import Progress
 from tasks.robustness import group_keys, measure_robustness
-from tasks.scores import shares
+from tasks.scores import share_of
 from tasks.slicing import Slice, by_text, slices_of
 from tasks.split import TEST
 from tasks.stage import stage_task
@@ -215,7 +215,7 @@ def coarse_top1(
         return None
     hits = roll_up(probs[said], hierarchy).argmax(axis=1) == coarse[said]
     group = np.unique(groups[said], return_inverse=True)[1].ravel()
-    return shares(hits.astype(np.float64), groups=group, level=settings.level)[0]
+    return share_of(hits.astype(np.float64), groups=group, level=settings.level)
 
 
 def _predict(predictor: Predictor, dataset: Dataset, rows: Array, label: str) -> Floats:

@@ -31,13 +31,18 @@ REASONS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Mistake:
-    """A test image that the candidate got wrong while being sure."""
+    """A test image that the candidate got wrong while being sure.
+
+    Attributes:
+        why: Its map (h, w, 3): what speaks for the class predicted.
+    """
 
     image: Pixels
     path: str
     label: str
     predicted: str
     probability: float
+    why: Pixels | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,8 +15,10 @@ from data_contracts.dataset import Array
 from data_contracts.errors import SourceError, UsageError
 from data_contracts.references import ModelRef
 from data_contracts.store import storage_errors
+from tasks.audit_settings import HardenSettings
 from tasks.decode import SENSED, DecodeSettings, Problem, decode_image
 from tasks.denoise import DenoiseSettings, denoise, route
+from tasks.harden import Hardened, hardened
 from tasks.inference import Predictor
 from tasks.inpaint import repaired_as_trained
 from tasks.labels import roll_up
@@ -117,7 +119,11 @@ def decode_block(
 
 
 def predictions(
-    listing: Listing, predictor: Predictor, *, version: int, folder: Path = Path()
+    listing: Listing,
+    predictor: Predictor | Hardened,
+    *,
+    version: int,
+    folder: Path = Path(),
 ) -> Iterator[pa.Table]:
     """Yield a table for every block of images, so that memory stays flat."""
     import pyarrow as pa
@@ -169,7 +175,12 @@ def coarse_answers(
 
 @stage_task()
 def predict_source(
-    place: str, settings: SourceSettings, *, model: ModelRef, out: str
+    place: str,
+    settings: SourceSettings,
+    *,
+    model: ModelRef,
+    out: str,
+    harden: HardenSettings = HardenSettings(),
 ) -> dict[str, int]:
     """Write class, probability and model version of every image to Parquet or CSV.
 
@@ -180,6 +191,7 @@ def predict_source(
         settings: How to list it.
         model: The version that answers.
         out: Path that ends in .parquet or .csv.
+        harden: What images go through before they are answered.
 
     Returns:
         How many images were labelled, and how many files were not.
@@ -195,7 +207,7 @@ def predict_source(
     if not len(listing):
         raise SourceError(f"There are no images in {place}.")
     folder = Path(model.uri) / "model"
-    predictor = Predictor.load(folder)
+    predictor = hardened(Predictor.load(folder), harden)
     aside = target.with_name(f".{uuid4().hex}{target.suffix}")
     counts = {"labelled": 0, "unread": 0}
     with storage_errors(out):

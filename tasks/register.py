@@ -165,7 +165,12 @@ def champion_config(champion: ModelRef) -> dict[str, Any]:
 def champion_datasets(models: str, name: str) -> dict[str, DatasetRef]:
     """Return the snapshots that the champion was trained on, by stage."""
     champion = find_champion(models, name)
-    found = manifest_of(champion)["datasets"] if champion else {}
+    return datasets_of(champion, models) if champion else {}
+
+
+def datasets_of(version: ModelRef, models: str) -> dict[str, DatasetRef]:
+    """Return the snapshots that a version was trained on, by stage."""
+    found = manifest_of(version)["datasets"]
     # Beside the registry, also when the workspace was moved since.
     here = Path(models).parent / "datasets"
     return {

@@ -16,7 +16,7 @@ from tasks.corrupt import Corruption, corrupt
 from tasks.evaluation import CorruptionRow, EvaluateSettings, Robustness
 from tasks.inference import BATCH, Predictor
 from tasks.progress import Progress
-from tasks.scores import shares
+from tasks.scores import share_of
 
 CLEAN = (None, 0)
 Way = tuple[Corruption | None, int]
@@ -94,7 +94,7 @@ def measure_robustness(
         if models[model] is None:
             return None
         right = hits[model, way].astype(np.float64)
-        return shares(right, groups=group, level=settings.level)[0]
+        return share_of(right, groups=group, level=settings.level)
 
     found = [[top1(model, way) for way in range(len(ways))] for model in (0, 1)]
     return Robustness(

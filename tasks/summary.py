@@ -15,6 +15,7 @@ from data_contracts.references import ContractReport, DatasetRef, Estimate
 from data_contracts.store import Dataset
 from models.registry import attach
 from tasks.evaluate import Evaluated
+from tasks.explain_mistakes import class_maps
 from tasks.figures import Bin
 from tasks.gallery import Cleaned, Flip, Mistake, Quarantined
 from tasks.lessons import count_taught, labels_to_learn
@@ -292,9 +293,11 @@ def _mistakes(source: Dataset, trained: Trained, evaluated: Evaluated) -> list[M
     wrong = np.flatnonzero((found["labels"] >= 0) & (answer != found["labels"]))
     worst = wrong[np.argsort(-sure[wrong], kind="stable")[: 2 * SHOWN]]
     images, paths = source.take(found["rows"][worst]), source.column("path")
+    maps = class_maps(trained.model, images, answer[worst])
     return [
         Mistake(
             image=images[i],
+            why=maps[i],
             path=paths[found["rows"][k]],
             label=trained.classes[found["labels"][k]],
             predicted=trained.classes[answer[k]],

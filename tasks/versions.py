@@ -51,6 +51,16 @@ def named_version(name: str, version: int | None) -> tuple[str, int | None]:
     return plain, int(number)
 
 
+def trained_with(model: ModelRef) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the settings of ingest and denoise that a version's images went through.
+
+    Those of denoise are empty where it was not run.
+    """
+    path = Path(model.uri) / "model" / "memory.json"
+    meta = json.loads(path.read_text())["meta"]
+    return dict(meta["ingest"]), dict(meta["denoise"] or {})
+
+
 def list_versions(models: str, name: str | None) -> list[dict[str, Any]]:
     """Return every version of one model, or of all, with its top-1."""
     names = registry.names(Path(models)) if name is None else [name]

@@ -83,18 +83,6 @@ def test_without_a_mistake_a_group_is_worth_one_image():
     assert found == pytest.approx([20])
 
 
-def test_weights_lower_what_images_are_worth():
-    weights = np.repeat([1.0, 9.0], 50)
-    found = effective_n(np.ones(100), groups=np.arange(100), weights=weights)
-    assert found == pytest.approx([weights.sum() ** 2 / (weights**2).sum()])
-
-
-def test_cells_are_apart():
-    values, cells = np.array([1.0, 0, 1, 1, 0]), np.array([0, 0, 0, 2, 2])
-    found = effective_n(values, groups=np.arange(5), cells=cells, n_cells=4)
-    assert found == pytest.approx([3, 0, 2, 0])
-
-
 def test_paired_change_with_each_image_its_own_group_is_agresti_min():
     change = np.repeat([1, -1, 0], [9, 4, 187])
     found = paired_change(change, groups=np.arange(200), level=0.9)

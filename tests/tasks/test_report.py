@@ -140,7 +140,14 @@ def full(names: list[str], *, text: str = "plain", side: int = 8) -> ReportConte
         slices=[SliceRow(slice=text, value=text, top1=share(0.4))],
         bins=[Bin(low=0, high=0.5, confidence=0.3, accuracy=0.2, n=10)],
         mistakes=[
-            Mistake(image=image, path=text, label=text, predicted=text, probability=0.9)
+            Mistake(
+                image=image,
+                path=text,
+                label=text,
+                predicted=text,
+                probability=0.9,
+                why=image,
+            )
         ],
         flips=[
             Flip(image=image, path=text, label="a", champion=text, candidate="a"),
