@@ -18,6 +18,8 @@ from models.durable import write_over
 from tasks.arena import Arena, read_rights
 from tasks.evaluation import EvaluateSettings, Robustness
 from tasks.gate import Exhibits
+from tasks.gate_attacks import attack_both
+from tasks.gate_settings import Adversarial
 from tasks.inference import Floats, Predictor, predict_rows
 from tasks.labels import hierarchy_of, roll_up
 from tasks.lessons import class_of_rows, labels_to_learn
@@ -81,14 +83,22 @@ def evaluate_model(
     settings: EvaluateSettings,
     *,
     champion: ModelRef | None,
+    attacks: tuple[Adversarial, ...] = (),
 ) -> Evaluated:
     """Measure a trained model, and the champion, on the test images of `source`.
+
+    Args:
+        source: The dataset.
+        trained: The run.
+        settings: What to measure.
+        champion: The version to compare with, if there is one.
+        attacks: Checks of the gate that want both attacked.
 
     Raises:
         ContractError: No image is left to test on.
     """
     rival = [champion.name, champion.version] if champion else None
-    name = digest(settings, VERSION, rival)[:8]
+    name = digest(settings, VERSION, rival, *attacks)[:8]
     folder = Path(trained.folder) / f"evaluation-{name}"
     result = Evaluated(
         folder=str(folder), n=0, champion=champion.version if champion else None
@@ -107,7 +117,7 @@ def evaluate_model(
         )
     with storage_errors(str(folder)):
         folder.mkdir(parents=True, exist_ok=True)
-        _evaluate(dataset, rows, trained, champion, settings, folder)
+        _evaluate(dataset, rows, trained, champion, settings, attacks, folder)
         result = result.model_copy(update={"n": len(rows)})
         write_over(finished, result.model_dump_json())
     return result
@@ -119,6 +129,7 @@ def _evaluate(
     trained: Trained,
     champion: ModelRef | None,
     settings: EvaluateSettings,
+    attacks: tuple[Adversarial, ...],
     folder: Path,
 ) -> None:
     names = dataset.names("label_names")
@@ -164,6 +175,10 @@ def _evaluate(
         kept = folder / "corrupted.npz"
         found = measure_robustness(dataset, rows, labels, groups, hold, settings, kept)
         (folder / "robustness.json").write_text(found.model_dump_json())
+    if rival is not None:
+        for check in attacks:
+            both = predictor, rival
+            attack_both(dataset, rows, labels, groups, both, check, folder)
 
 
 def tally_of(
@@ -299,14 +314,18 @@ def exhibits_of(
     evaluated: Evaluated, candidate: ModelRef, champion: ModelRef | None
 ) -> Exhibits:
     """Return what a gate's further checks look at, as far as it is there."""
-    attacked = Path(evaluated.folder).glob("attacked-*.npz")
+    folder = Path(evaluated.folder)
     return Exhibits(
         candidate=Path(candidate.uri) / "model",
         champion=Path(champion.uri) / "model" if champion else None,
-        corrupted=read_rights(Path(evaluated.folder) / "corrupted.npz"),
+        corrupted=read_rights(folder / "corrupted.npz"),
         attacked={
             path.stem.removeprefix("attacked-"): rights
-            for path in attacked
+            for path in folder.glob("attacked-*.npz")
             if (rights := read_rights(path)) is not None
+        },
+        spared={
+            path.stem.removeprefix("attacked-"): path.read_text("utf-8")
+            for path in folder.glob("attacked-*.txt")
         },
     )

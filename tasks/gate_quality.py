@@ -293,7 +293,8 @@ def withstands(
         n=n,
         detail=f"Top-1 there is {rights.candidate.mean():.1%}, the champion's"
         f" {rights.champion.mean():.1%}: {points(value)} points ({side(settings)}"
-        f" lower bound {points(low)}), may not fall below {points(-margin)}.",
+        f" lower bound {points(low)}), may not fall below {points(-margin)}."
+        + (f" {rights.note}" if rights.note else ""),
     )
 
 

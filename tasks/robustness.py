@@ -32,6 +32,13 @@ def group_keys(dataset: Dataset, rows: Array) -> Array:
     return keys_of(dataset.column("sha256")[dataset.column("group")[rows]])
 
 
+def evenly(places: Array, most: int) -> Array:
+    """Return at most so many of `places`, spread over all of them."""
+    if len(places) <= most:
+        return places
+    return places[np.linspace(0, len(places) - 1, most).astype(np.int64)]
+
+
 def spoil(images: Array, way: Way, keys: Array) -> Array:
     """Return `images` spoiled in one way, over all cores; None leaves them clean."""
     corruption, severity = way
@@ -70,15 +77,7 @@ def measure_robustness(
         kept: File for how often both are right on each image, for the gate.
     """
     known = np.flatnonzero(labels >= 0)
-    some = (
-        known[
-            np.linspace(0, len(known) - 1, min(len(known), settings.spoiled)).astype(
-                np.int64
-            )
-        ]
-        if len(known)
-        else known
-    )
+    some = evenly(known, settings.spoiled)
     names = np.array(models[0].classes, object)[labels[some]]
     group = np.unique(groups[some], return_inverse=True)[1].ravel()
     ways: list[Way] = [CLEAN]
