@@ -142,11 +142,8 @@ def _evaluate(
     columns: dict[str, Array] = {"rows": rows, "labels": labels, "probs": probs}
     groups, keys = dataset.column("group")[rows], group_keys(dataset, rows)
     slices = {name: by_text(of) for name, of in slices_of(dataset, rows).items()}
-    coarse = dataset.column("coarse")[rows]
     hierarchy = hierarchy_of(dataset, ids)
-    changed = labels_to_learn(dataset)[rows] != dataset.column("label")[rows]
-    if hierarchy is not None and changed.any():  # a corrected image is of another kind
-        coarse = np.where(changed, np.array([*hierarchy["of"], NONE])[labels], coarse)
+    coarse = _coarse_of(dataset, rows, labels, hierarchy)
     rival = None
     if champion is not None:
         rival = Predictor.load(Path(champion.uri) / "model")
@@ -179,6 +176,17 @@ def _evaluate(
         for check in attacks:
             both = predictor, rival
             attack_both(dataset, rows, labels, groups, both, check, folder)
+
+
+def _coarse_of(
+    dataset: Dataset, rows: Array, labels: Array, hierarchy: dict[str, Any] | None
+) -> Array:
+    """Return the coarse label of `rows`; a corrected image is of another kind."""
+    coarse = dataset.column("coarse")[rows]
+    changed = labels_to_learn(dataset)[rows] != dataset.column("label")[rows]
+    if hierarchy is None or not changed.any():
+        return coarse
+    return np.where(changed, np.array([*hierarchy["of"], NONE])[labels], coarse)
 
 
 def tally_of(
