@@ -6,7 +6,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 
-from tasks.evaluation import Binning, EvaluateSettings
+from tasks.evaluation import Binning, MeasureSettings
 from tasks.intervals import Floats, Ints
 from tasks.scores import one_hot
 
@@ -38,7 +38,7 @@ def fit_temperature(probs: Floats, labels: Ints) -> float:
     return float(np.exp(best.x))
 
 
-def reliability_bins(confidence: Floats, settings: EvaluateSettings) -> Ints:
+def reliability_bins(confidence: Floats, settings: MeasureSettings) -> Ints:
     """Return (n,) the bin of each confidence, numbered without gaps."""
     if settings.binning == Binning.WIDTH:
         edges = np.linspace(0, 1, settings.bins + 1)[1:-1]
@@ -49,7 +49,7 @@ def reliability_bins(confidence: Floats, settings: EvaluateSettings) -> Ints:
 
 
 def null_ece(
-    confidence: Floats, bins: Ints, *, groups: Ints, settings: EvaluateSettings
+    confidence: Floats, bins: Ints, *, groups: Ints, settings: MeasureSettings
 ) -> Floats:
     """Return draws of the ECE of a model whose confidences are exactly right.
 

@@ -11,7 +11,7 @@ from scipy import sparse
 from data_contracts.references import CheckResult, Verdict
 from tasks.arena import Match, Rights
 from tasks.calibration import null_ece, reliability_bins
-from tasks.evaluation import EvaluateSettings
+from tasks.evaluation import MeasureSettings
 from tasks.gate_settings import (
     Calibration,
     Floor,
@@ -227,7 +227,7 @@ def calibration(
     check: Calibration, match: Match, settings: GateSettings
 ) -> CheckResult:
     """Check ECE against what luck makes of confidences that are exactly right."""
-    how = EvaluateSettings(
+    how = MeasureSettings(
         level=settings.level, draws=settings.draws, seed=settings.seed
     )
     mine: Scores = match.candidate
