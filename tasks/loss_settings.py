@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Any
 
 from pydantic import Field
 
@@ -110,3 +111,36 @@ class BalanceDetails(Settings):
         figures = self.model_dump(exclude={"neighbours", "members"})
         margin = figures.pop("rarest_margin")
         return Balance(kind=str(kind), margin=margin, **figures)
+
+
+def check_losses(settings: Any) -> None:
+    """Raise ValueError where loss, balance, head and thresholds do not go together."""
+    ldam = settings.balance in (BalanceKind.ldam, BalanceKind.ldam_deferred)
+    if settings.balance != BalanceKind.none and settings.head != HeadKind.trained:
+        raise ValueError(
+            f"balance={settings.balance} and head={settings.head} would correct the"
+            " same imbalance twice, which favours rare classes too much. Set one of the"
+            " two: balance=none, or head=trained"
+        )
+    if settings.balance == BalanceKind.logit_adjusted and settings.label_smoothing:
+        raise ValueError(
+            "balance=logit_adjusted and label_smoothing push up rare classes twice:"
+            " the share spread over all classes outweighs their prior. Leave"
+            " label_smoothing out"
+        )
+    if settings.loss != LossKind.cross_entropy:
+        if settings.label_smoothing:
+            raise ValueError(
+                f"label_smoothing is part of cross-entropy; loss={settings.loss} has"
+                " its own target. Leave label_smoothing out"
+            )
+        if ldam:
+            raise ValueError(
+                f"balance={settings.balance} puts margins into cross-entropy; came"
+                f" loss={settings.loss}. Set loss=cross_entropy, or another balance"
+            )
+    if ldam and settings.thresholds:
+        raise ValueError(
+            f"balance={settings.balance} trains a head of angles, which has no offset"
+            " that thresholds could move. Set thresholds=no, or another balance"
+        )

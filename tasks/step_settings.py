@@ -7,6 +7,7 @@ from typing import Any
 
 from models.recipe import RATES, SCHEDULE_FREE, Augment, Recipe
 from models.resizing import stage_sides
+from tasks.loss_settings import BalanceKind
 
 RECIPE = Recipe()
 GROWTH = ("preset", "progressive", "progressive_stages")
@@ -96,6 +97,37 @@ def check_steps(settings: Any) -> None:
         raise ValueError(
             f"accumulate={settings.accumulate} takes a batch in parts of two images or"
             f" more; came batch_size={size}. Lower accumulate, or raise batch_size"
+        )
+
+
+def check_probe(settings: Any) -> None:
+    """Raise ValueError where a head could not be fitted to features."""
+    if settings.probe == Probe.none:
+        return
+    if settings.init is None:
+        raise ValueError(
+            f"probe={settings.probe} fits a head to the features of weights that have"
+            " learnt; an update and fresh weights have none such. Name some by"
+            " init, or leave probe out"
+        )
+    if settings.balance in (BalanceKind.ldam, BalanceKind.ldam_deferred):
+        raise ValueError(
+            f"balance={settings.balance} trains a head of angles, which"
+            f" probe={settings.probe} cannot fit. Set another balance, or probe=none"
+        )
+    alone = settings.probe == Probe.only
+    # A form sends every setting, so what differs from its default was given.
+    usual = type(settings).model_fields
+    given = sorted(
+        name
+        for name in BY_EPOCHS & settings.model_fields_set
+        if getattr(settings, name) != usual[name].default
+    )
+    if alone and (settings.freeze not in (None, "backbone") or given):
+        said = ", ".join(given) or f"freeze={settings.freeze}"
+        raise ValueError(
+            "probe=only fits the head alone, in one go and without epochs; came"
+            f" {said} as well. Leave that out, or set probe=first"
         )
 
 

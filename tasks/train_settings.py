@@ -30,17 +30,18 @@ from tasks.loss_settings import (
     HeadKind,
     LossDetails,
     LossKind,
+    check_losses,
 )
 from tasks.network_settings import NetworkSettings, check_network
 from tasks.starts import RUN_OF, VERSION_OF, init_problem
 from tasks.step_settings import (
-    BY_EPOCHS,
     RECIPE,
     Feed,
     Optimizer,
     Precision,
     Probe,
     Schedule,
+    check_probe,
     check_steps,
     told,
 )
@@ -278,71 +279,13 @@ class TrainSettings(Settings):
         return self
 
     @model_validator(mode="after")
-    def _fits_a_probe(self) -> Self:
-        if self.probe == Probe.none:
-            return self
-        if self.init is None:
-            raise ValueError(
-                f"probe={self.probe} fits a head to the features of weights that have"
-                " learnt; an update and fresh weights have none such. Name some by"
-                " init, or leave probe out"
-            )
-        if self.balance in (BalanceKind.ldam, BalanceKind.ldam_deferred):
-            raise ValueError(
-                f"balance={self.balance} trains a head of angles, which"
-                f" probe={self.probe} cannot fit. Set another balance, or probe=none"
-            )
-        alone = self.probe == Probe.only
-        # A form sends every setting, so what differs from its default was given.
-        usual = type(self).model_fields
-        given = sorted(
-            name
-            for name in BY_EPOCHS & self.model_fields_set
-            if getattr(self, name) != usual[name].default
-        )
-        if alone and (self.freeze not in (None, "backbone") or given):
-            said = ", ".join(given) or f"freeze={self.freeze}"
-            raise ValueError(
-                "probe=only fits the head alone, in one go and without epochs; came"
-                f" {said} as well. Leave that out, or set probe=first"
-            )
-        return self
-
-    @model_validator(mode="after")
     def _possible(self) -> Self:
+        check_probe(self)
         if not self.updates or "preset" in self.model_fields_set:
             check_steps(self)  # else the champion's are not known yet
         check_ensemble(self)
         check_adversarial(self)
-        ldam = self.balance in (BalanceKind.ldam, BalanceKind.ldam_deferred)
-        if self.balance != BalanceKind.none and self.head != HeadKind.trained:
-            raise ValueError(
-                f"balance={self.balance} and head={self.head} would correct the same"
-                " imbalance twice, which favours rare classes too much. Set one of the"
-                " two: balance=none, or head=trained"
-            )
-        if self.balance == BalanceKind.logit_adjusted and self.label_smoothing:
-            raise ValueError(
-                "balance=logit_adjusted and label_smoothing push up rare classes twice:"
-                " the share spread over all classes outweighs their prior. Leave"
-                " label_smoothing out"
-            )
-        if self.loss != LossKind.cross_entropy:
-            if self.label_smoothing:
-                raise ValueError(
-                    f"label_smoothing is part of cross-entropy; loss={self.loss} has"
-                    " its own target. Leave label_smoothing out"
-                )
-            if ldam:
-                raise ValueError(
-                    f"balance={self.balance} puts margins into cross-entropy; came"
-                    f" loss={self.loss}. Set loss=cross_entropy, or another balance"
-                )
-        if ldam and self.thresholds:
-            raise ValueError(
-                f"balance={self.balance} trains a head of angles, which has no offset"
-                " that thresholds could move. Set thresholds=no, or another balance"
-            )
+        check_losses(self)
         return self
 
     def of_the_network(self) -> Self:
