@@ -260,7 +260,7 @@ def test_numbers_that_are_none_count_as_wrong_and_are_said():
     nothing = tallied(probs * np.nan, labels, groups)
     with pytest.raises(UsageError, match="none of 50 images got probabilities"):
         must_answer(nothing)
-    # A training still registers what answers nothing, and the gate rejects it.
+    # A champion that shares no class with the candidate is measured all the same.
     found = measure(nothing, names=NAMES, settings=QUICK)
     assert (found.unanswered, found.figures["top1"].value) == (50, 0)
 
