@@ -170,12 +170,14 @@ def figures(
 ) -> dict[str, Any]:
     """Return top-1, log loss, ECE, and the differences to the plain network."""
     from data_contracts.store import Dataset
-    from tasks.evaluation import EvaluateSettings
+    from tasks.evaluate import tally_of
+    from tasks.evaluation import MeasureSettings
     from tasks.inference import predict_rows
     from tasks.intervals import grouped_bootstrap
     from tasks.lessons import class_of_rows, labels_to_learn
-    from tasks.metrics import evaluate
+    from tasks.robustness import group_keys
     from tasks.split import TEST, VAL
+    from tasks.tallied import measure
 
     dataset = Dataset(source)
     names = dataset.names("label_names")
@@ -185,11 +187,12 @@ def figures(
     rows = np.flatnonzero((use == (VAL if split == "val" else TEST)) & (classes >= 0))
     labels, groups = classes[rows].astype(np.int64), dataset.column("group")[rows]
     probs = np.concatenate([p for _, p in predict_rows(predictor, dataset, rows)])
-    settings = EvaluateSettings(level=LEVEL)
-    seen = evaluate(probs, labels, groups=groups, settings=settings)
+    tally = tally_of(probs, labels, group_keys(dataset, rows))
+    settings = MeasureSettings(level=LEVEL)
+    seen = measure(tally, names=predictor.classes, settings=settings).figures
     line: dict[str, Any] = {
-        name: [round(v, 4) for v in (e.value, e.low, e.high)]
-        for name, e in (("top1", seen.top1), ("nll", seen.nll), ("ece", seen.ece))
+        name: [round(v, 4) for v in (seen[name].value, seen[name].low, seen[name].high)]
+        for name in ("top1", "nll", "ece")
     }
     own = np.maximum(probs[np.arange(len(rows)), labels].astype(float), 1e-12)
     each = np.stack([probs.argmax(1) == labels, -np.log(own)], 1)

@@ -66,10 +66,10 @@ def figures_of(source: Any, trained: Any) -> dict[str, Any]:
     from tasks.evaluate import evaluate_model
     from tasks.evaluation import EvaluateSettings
 
-    found = evaluate_model(source, trained, EvaluateSettings(), champion=None).figures
+    found = evaluate_model(source, trained, EvaluateSettings(), champion=None).measured
     line: dict[str, Any] = {}
     for name in FIGURES:
-        figure = getattr(found, name)
+        figure = found.figures[name]
         line[name] = [round(v, 4) for v in (figure.value, figure.low, figure.high)]
     for row in found.slices.get("training images", []):
         line[row.name.split(":")[0]] = [round(row.top1.value, 4), row.top1.n]

@@ -56,8 +56,8 @@ def figures(arm: str, source: Any, **train: Any) -> dict[str, Any]:
     settings = TrainSettings(patience=0, **train)
     runs = str(workspace.runs_root())
     found = train_model(source, settings, name="grocery", runs=runs)
-    measured = evaluate_model(source, found, EvaluateSettings(), champion=None)
-    top1, history = measured.figures.top1, found.history
+    evaluated = evaluate_model(source, found, EvaluateSettings(), champion=None)
+    top1, history = evaluated.measured.figures["top1"], found.history
     line = {
         "arm": arm,
         **train,

@@ -140,8 +140,8 @@ def figures(
     source = dataset_of(home, share=share, size=given.size)
     name = f"grocery-{round(100 * share)}"
     found = train_model(source, settings, name=name, runs=runs)
-    measured = evaluate_model(source, found, EvaluateSettings(), champion=None)
-    top1 = measured.figures.top1
+    evaluated = evaluate_model(source, found, EvaluateSettings(), champion=None)
+    top1 = evaluated.measured.figures["top1"]
     line = {"share": share, "arm": arm, "seed": seed, "epochs": settings.epochs}
     line["val_top1"] = round(found.history[found.best_epoch - 1]["val_top1"], 4)
     line["top1"] = [round(v, 4) for v in (top1.value, top1.low, top1.high)]

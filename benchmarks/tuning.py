@@ -92,7 +92,7 @@ def tested(config: Any, search: Any, trial: int, *, runs: str) -> dict[str, Any]
         made = train_model(search.source, settings, name=config.name, runs=runs)
         val.append(made.history[made.best_epoch - 1]["val_top1"])
         found = evaluate_model(search.source, made, config.evaluate, champion=None)
-        test.append(found.figures.top1.value)
+        test.append(found.measured.figures["top1"].value)
         line = {"trial": trial, "seed": seed, "val": val[-1], "test": test[-1]}
         print(json.dumps(line), file=sys.stderr, flush=True)
     return {

@@ -24,7 +24,7 @@ from tasks.embed import EmbedSettings, embed_dataset
 from tasks.evaluate import evaluate_model
 from tasks.evaluation import EvaluateSettings
 from tasks.gate import GateSettings
-from tasks.gate_settings import check_plan
+from tasks.gate_settings import attacks_of, check_plan
 from tasks.impute import impute_dataset
 from tasks.impute_settings import ImputeSettings
 from tasks.ingest import IngestSettings, ingest_dataset
@@ -282,7 +282,11 @@ def learn(
     champion = rival_of(models, name, run=run)
     with clock.stage("evaluate"):
         evaluated = evaluate_model(
-            source, trained, settings.evaluate, champion=champion
+            source,
+            trained,
+            settings.evaluate,
+            champion=champion,
+            attacks=attacks_of(settings.gate),
         )
     with clock.stage("validate"):
         version = next_version(models, name, run=run)

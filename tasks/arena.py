@@ -50,21 +50,27 @@ class Rights:
         candidate: (n,) share of right answers, 0 to 1.
         champion: (n,) the champion's on the same images.
         groups: (n,) duplicate group of each image.
+        note: What a reader should know, '' for nothing.
     """
 
     candidate: Floats
     champion: Floats
     groups: Ints
+    note: str = ""
 
 
 def write_rights(path: Path, rights: Rights) -> None:
     """Keep how often both models are right on each image; `read_rights` reads it."""
-    np.savez(
-        path,
-        candidate=rights.candidate,
-        champion=rights.champion,
-        groups=rights.groups,
-    )
+    part = path.with_suffix(".part")
+    with part.open("wb") as file:
+        np.savez(
+            file,
+            candidate=rights.candidate,
+            champion=rights.champion,
+            groups=rights.groups,
+            note=rights.note,
+        )
+    part.replace(path)
 
 
 def read_rights(path: Path) -> Rights | None:
@@ -72,7 +78,8 @@ def read_rights(path: Path) -> Rights | None:
     if not path.exists():
         return None
     with np.load(path) as kept:
-        return Rights(kept["candidate"], kept["champion"], kept["groups"])
+        note = str(kept["note"]) if "note" in kept else ""
+        return Rights(kept["candidate"], kept["champion"], kept["groups"], note)
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ from tasks.inference import BATCH
 from tasks.masking import alarms
 from tasks.parallel import spans
 from tasks.register import manifest_of
-from tasks.scores import score, shares
+from tasks.scores import score, share_of
 from tasks.stage import stage_task
 from tasks.versions import folder_of
 from tasks.wording import duration
@@ -204,7 +204,7 @@ def _clean(subject: Subject, settings: ResilienceSettings) -> tuple[Array, Estim
             f" for any of {len(test):,} images: its weights are broken, and there is"
             " nothing to attack. Train it again, or audit another version."
         )
-    right = shares(scores.correct, groups=test.groups, level=settings.level)[0]
+    right = share_of(scores.correct, groups=test.groups, level=settings.level)
     return scores.answered, right
 
 

@@ -20,7 +20,7 @@ from tasks.inference import BATCH, devices, padded
 from tasks.intervals import paired_change
 from tasks.parallel import spans
 from tasks.pixels import perceptual_hash
-from tasks.scores import score, shares
+from tasks.scores import score, share_of
 from tasks.smoothing import ABSTAIN, certify, within
 from tasks.version_images import Images
 
@@ -75,7 +75,7 @@ def try_hardening(
 
 
 def _share(hits: Array, images: Images, settings: ResilienceSettings) -> Estimate:
-    return shares(hits, groups=images.groups, level=settings.level)[0]
+    return share_of(hits, groups=images.groups, level=settings.level)
 
 
 def _gain(change: Array, images: Images, settings: ResilienceSettings) -> Estimate:

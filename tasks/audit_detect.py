@@ -17,7 +17,7 @@ from tasks.audit_settings import ResilienceSettings
 from tasks.audit_subject import embeddings_of
 from tasks.inference import devices, padded
 from tasks.parallel import spans
-from tasks.scores import shares
+from tasks.scores import share_of
 from tasks.version_images import Images
 
 FALSE_ALARMS = 0.05
@@ -150,7 +150,7 @@ class _Trial:
     def _share(self, hits: Array, images: Images, which: Array) -> Estimate:
         found = hits[which].astype(np.float64)
         group = np.unique(images.groups[which], return_inverse=True)[1].ravel()
-        return shares(found, groups=group, level=self.settings.level)[0]
+        return share_of(found, groups=group, level=self.settings.level)
 
     def _evaded(
         self, detector: _Detector, limits: tuple[float, float]

@@ -14,7 +14,7 @@ from tasks.audit_attacks import LEVELS, NOT_BROKEN, WRONG_BEFORE, Attacked, Atta
 from tasks.audit_outcome import AttackRow, CurvePoint, Fragile
 from tasks.audit_settings import ResilienceSettings
 from tasks.audit_words import ABOUT
-from tasks.scores import shares
+from tasks.scores import share_of
 from tasks.version_images import Images
 
 log = logging.getLogger("sightline")
@@ -101,9 +101,9 @@ def run_attacks(
         stayed["worst"] = right["worst"], 0.0
     rows = [_not_run(name, settings, reason) for name in missed]
     for name, (each, seconds) in stayed.items():
-        accuracy = shares(
+        accuracy = share_of(
             each.astype(np.float64), groups=test.groups, level=settings.level
-        )[0]
+        )
         log.info("audit     %s leaves %.1f %%", name, 100 * accuracy.value)
         about = _about(name, settings)
         rows.append(
@@ -142,9 +142,9 @@ def follow_curve(
         attack = Attack(method="pgd", eps=levels / LEVELS, steps=settings.steps)
         found = attacks(f"curve-{levels:g}", attack, few)
         made[levels] = found
-        accuracy = shares(
+        accuracy = share_of(
             found.right.astype(np.float64), groups=few.groups, level=settings.level
-        )[0]
+        )
         points.append(CurvePoint(levels=levels, accuracy=accuracy))
         if not found.right.any():
             break

@@ -14,7 +14,7 @@ from tasks.audit_settings import ResilienceSettings
 from tasks.evaluation import EvaluateSettings, Robustness
 from tasks.parallel import spans
 from tasks.robustness import measure_robustness
-from tasks.scores import score, shares
+from tasks.scores import score, share_of
 
 
 def wear(attacks: Attacks, settings: ResilienceSettings) -> Robustness:
@@ -54,7 +54,7 @@ def cover(attacks: Attacks, settings: ResilienceSettings) -> list[CoverRow]:
         CoverRow(
             occluder=name,
             share=share,
-            accuracy=shares(hits, groups=test.groups, level=settings.level)[0],
+            accuracy=share_of(hits, groups=test.groups, level=settings.level),
         )
         for (name, share), hits in zip(ways, right, strict=True)
     ]

@@ -6,9 +6,9 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 
-from tasks.evaluation import Binning, EvaluateSettings, ReliabilityBin
+from tasks.evaluation import Binning, MeasureSettings
 from tasks.intervals import Floats, Ints
-from tasks.scores import Scores, one_hot, shares
+from tasks.scores import one_hot
 
 
 def fit_temperature(probs: Floats, labels: Ints) -> float:
@@ -38,7 +38,7 @@ def fit_temperature(probs: Floats, labels: Ints) -> float:
     return float(np.exp(best.x))
 
 
-def reliability_bins(confidence: Floats, settings: EvaluateSettings) -> Ints:
+def reliability_bins(confidence: Floats, settings: MeasureSettings) -> Ints:
     """Return (n,) the bin of each confidence, numbered without gaps."""
     if settings.binning == Binning.WIDTH:
         edges = np.linspace(0, 1, settings.bins + 1)[1:-1]
@@ -49,7 +49,7 @@ def reliability_bins(confidence: Floats, settings: EvaluateSettings) -> Ints:
 
 
 def null_ece(
-    confidence: Floats, bins: Ints, *, groups: Ints, settings: EvaluateSettings
+    confidence: Floats, bins: Ints, *, groups: Ints, settings: MeasureSettings
 ) -> Floats:
     """Return draws of the ECE of a model whose confidences are exactly right.
 
@@ -66,25 +66,3 @@ def null_ece(
         gap = confidence - (luck[:, groups] < confidence)
         found.append(np.abs(gap @ into).sum(1))
     return np.concatenate(found)
-
-
-def reliability(
-    answers: Scores, bins: Ints, *, group: Ints, settings: EvaluateSettings
-) -> list[ReliabilityBin]:
-    """Return confidence and accuracy of each bin."""
-    width = int(bins.max()) + 1
-    accuracy = shares(
-        answers.correct,
-        groups=group,
-        cells=bins,
-        n_cells=width,
-        level=settings.level,
-    )
-    mean = np.bincount(bins, answers.confidence) / np.bincount(bins)
-    low, high = np.full(width, np.inf), np.full(width, -np.inf)
-    np.minimum.at(low, bins, answers.confidence)
-    np.maximum.at(high, bins, answers.confidence)
-    return [
-        ReliabilityBin(low=low[i], high=high[i], confidence=mean[i], accuracy=row)
-        for i, row in enumerate(accuracy)
-    ]

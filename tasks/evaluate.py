@@ -16,26 +16,28 @@ from data_contracts.references import DatasetRef, Estimate, ModelRef, Reference
 from data_contracts.store import Dataset, storage_errors
 from models.durable import write_over
 from tasks.arena import Arena, read_rights
-from tasks.evaluation import EvaluateSettings, Evaluation, Robustness
+from tasks.evaluation import EvaluateSettings, Robustness
 from tasks.gate import Exhibits
+from tasks.gate_attacks import attack_both
+from tasks.gate_settings import Adversarial
 from tasks.inference import Floats, Predictor, predict_rows
 from tasks.labels import hierarchy_of, roll_up
-from tasks.lessons import class_of_rows, count_taught, labels_to_learn
-from tasks.metrics import evaluate
+from tasks.lessons import class_of_rows, labels_to_learn
+from tasks.measured import Measured
 from tasks.progress import Progress
-from tasks.robustness import measure_robustness
-from tasks.scores import shares
+from tasks.robustness import group_keys, measure_robustness
+from tasks.scores import share_of
+from tasks.slicing import Slice, by_text, slices_of
 from tasks.split import TEST
 from tasks.stage import stage_task
+from tasks.tallied import measure
+from tasks.tally import Tally
 from tasks.train import Trained
 
 log = logging.getLogger("sightline")
 
-VERSION = 3
-# Training images of a class, the bounds of few and medium (arXiv 1904.05160).
-SHOTS = (20, 100)
-# Sides of the original, in pixels, that part the slices of the column `size`.
-SIDES = (128, 256, 512)
+VERSION = 4
+BLOCK = 4096  # predictions added up at once
 
 
 class Evaluated(Reference):
@@ -51,12 +53,12 @@ class Evaluated(Reference):
         return Path(self.folder) / "predictions.zarr"
 
     @property
-    def figures(self) -> Evaluation:
+    def measured(self) -> Measured:
         """The candidate's figures."""
         return _read(Path(self.folder) / "evaluation.json")
 
     @property
-    def champion_figures(self) -> Evaluation | None:
+    def champion_measured(self) -> Measured | None:
         """The champion's figures on the same images."""
         path = Path(self.folder) / "champion.json"
         return _read(path) if self.champion is not None else None
@@ -70,8 +72,8 @@ class Evaluated(Reference):
         return Robustness.model_validate_json(path.read_text())
 
 
-def _read(path: Path) -> Evaluation:
-    return Evaluation.model_validate_json(path.read_text())
+def _read(path: Path) -> Measured:
+    return Measured.model_validate_json(path.read_text())
 
 
 @stage_task(retries=1)
@@ -81,14 +83,22 @@ def evaluate_model(
     settings: EvaluateSettings,
     *,
     champion: ModelRef | None,
+    attacks: tuple[Adversarial, ...] = (),
 ) -> Evaluated:
     """Measure a trained model, and the champion, on the test images of `source`.
+
+    Args:
+        source: The dataset.
+        trained: The run.
+        settings: What to measure.
+        champion: The version to compare with, if there is one.
+        attacks: Checks of the gate that want both attacked.
 
     Raises:
         ContractError: No image is left to test on.
     """
     rival = [champion.name, champion.version] if champion else None
-    name = digest(settings, VERSION, rival)[:8]
+    name = digest(settings, VERSION, rival, *attacks)[:8]
     folder = Path(trained.folder) / f"evaluation-{name}"
     result = Evaluated(
         folder=str(folder), n=0, champion=champion.version if champion else None
@@ -107,7 +117,7 @@ def evaluate_model(
         )
     with storage_errors(str(folder)):
         folder.mkdir(parents=True, exist_ok=True)
-        _evaluate(dataset, rows, trained, champion, settings, folder)
+        _evaluate(dataset, rows, trained, champion, settings, attacks, folder)
         result = result.model_copy(update={"n": len(rows)})
         write_over(finished, result.model_dump_json())
     return result
@@ -119,6 +129,7 @@ def _evaluate(
     trained: Trained,
     champion: ModelRef | None,
     settings: EvaluateSettings,
+    attacks: tuple[Adversarial, ...],
     folder: Path,
 ) -> None:
     names = dataset.names("label_names")
@@ -129,36 +140,31 @@ def _evaluate(
     predictor = Predictor.load(trained.model)
     probs = _predict(predictor, dataset, rows, "evaluate")
     columns: dict[str, Array] = {"rows": rows, "labels": labels, "probs": probs}
-    groups, slices = dataset.column("group")[rows], slices_of(dataset, rows)
-    coarse = dataset.column("coarse")[rows]
+    groups, keys = dataset.column("group")[rows], group_keys(dataset, rows)
+    slices = {name: by_text(of) for name, of in slices_of(dataset, rows).items()}
     hierarchy = hierarchy_of(dataset, ids)
-    changed = labels_to_learn(dataset)[rows] != dataset.column("label")[rows]
-    if hierarchy is not None and changed.any():  # a corrected image is of another kind
-        coarse = np.where(changed, np.array([*hierarchy["of"], NONE])[labels], coarse)
-
-    def measure(probs: Floats, path: Path) -> None:
-        found = evaluate(
-            probs,
-            labels,
-            groups=groups,
-            slices=slices,
-            names=trained.classes,
-            settings=settings,
-        )
-        if hierarchy is not None:
-            top1 = coarse_top1(
-                probs, coarse, hierarchy, groups=groups, settings=settings
-            )
-            found = found.model_copy(update={"coarse_top1": top1})
-        path.write_text(found.model_dump_json())
-
-    measure(probs, folder / "evaluation.json")
+    coarse = _coarse_of(dataset, rows, labels, hierarchy)
     rival = None
     if champion is not None:
         rival = Predictor.load(Path(champion.uri) / "model")
         its_probs = _predict(rival, dataset, rows, "champion")
         columns["champion"] = in_order(its_probs, rival.classes, wanted=trained.classes)
-        measure(columns["champion"], folder / "champion.json")
+
+    def measured(probs: Floats, its: Floats | None) -> Measured:
+        tally = tally_of(probs, labels, keys, slices, champion=its)
+        met = champion.version if champion is not None and its is not None else None
+        found = measure(tally, names=trained.classes, settings=settings, champion=met)
+        if hierarchy is None:
+            return found
+        top1 = coarse_top1(probs, coarse, hierarchy, groups=groups, settings=settings)
+        more = {} if top1 is None else {"coarse_top1": top1}
+        return found.model_copy(update={"figures": found.figures | more})
+
+    its = columns.get("champion")
+    for name, who, other in (("evaluation", probs, its), ("champion", its, None)):
+        if who is not None:
+            text = measured(who, other).model_dump_json()
+            (folder / f"{name}.json").write_text(text)
     for name, values in columns.items():
         store.create_array(name, data=values)
     if settings.robustness:
@@ -166,6 +172,48 @@ def _evaluate(
         kept = folder / "corrupted.npz"
         found = measure_robustness(dataset, rows, labels, groups, hold, settings, kept)
         (folder / "robustness.json").write_text(found.model_dump_json())
+    if rival is not None:
+        for check in attacks:
+            both = predictor, rival
+            attack_both(dataset, rows, labels, groups, both, check, folder)
+
+
+def _coarse_of(
+    dataset: Dataset, rows: Array, labels: Array, hierarchy: dict[str, Any] | None
+) -> Array:
+    """Return the coarse label of `rows`; a corrected image is of another kind."""
+    coarse = dataset.column("coarse")[rows]
+    changed = labels_to_learn(dataset)[rows] != dataset.column("label")[rows]
+    if hierarchy is None or not changed.any():
+        return coarse
+    return np.where(changed, np.array([*hierarchy["of"], NONE])[labels], coarse)
+
+
+def tally_of(
+    probs: Floats,
+    labels: Array,
+    keys: Array,
+    slices: dict[str, Slice] | None = None,
+    *,
+    champion: Floats | None = None,
+) -> Tally:
+    """Add up predictions (n, k), and the champion's on the same images."""
+    parts = slices or {}
+    tally = Tally(
+        probs.shape[1],
+        slices={name: part.names for name, part in parts.items()},
+        champion=champion is not None,
+    )
+    for start in range(0, len(labels), BLOCK):
+        here = slice(start, start + BLOCK)
+        tally.update(
+            probs[here],
+            labels[here],
+            groups=keys[here],
+            slices={name: part.codes[here] for name, part in parts.items()},
+            champion=None if champion is None else champion[here],
+        )
+    return tally
 
 
 def coarse_top1(
@@ -190,7 +238,7 @@ def coarse_top1(
         return None
     hits = roll_up(probs[said], hierarchy).argmax(axis=1) == coarse[said]
     group = np.unique(groups[said], return_inverse=True)[1].ravel()
-    return shares(hits.astype(np.float64), groups=group, level=settings.level)[0]
+    return share_of(hits.astype(np.float64), groups=group, level=settings.level)
 
 
 def _predict(predictor: Predictor, dataset: Dataset, rows: Array, label: str) -> Floats:
@@ -217,32 +265,6 @@ def in_order(probs: Floats, classes: list[str], *, wanted: list[str]) -> Floats:
     total = out.sum(axis=1, keepdims=True)
     np.divide(out, total, out=out, where=total > 0)
     return out
-
-
-def slices_of(dataset: Dataset, rows: Array) -> dict[str, Array]:
-    """Return the slice names of `rows`.
-
-    They are domain, coarse label, size, era, and how many training images the class
-    has: many, medium or few.
-    """
-    columns = dataset.columns("domain", "coarse", "width", "height", "era")
-    if dataset.has("domain_imputed"):  # a guess is no slice to judge by
-        columns["domain"][dataset.column("domain_imputed")] = NONE
-    side = np.minimum(columns["width"], columns["height"])[rows]
-    edges = ["under 128 px", "128 to 255 px", "256 to 511 px", "512 px and more"]
-    slices: dict[str, Array] = {
-        kind: _named(columns[kind][rows], dataset.names(f"{kind}_names"))
-        for kind in ("domain", "coarse")
-    }
-    if dataset.has("use"):
-        slices["training images"] = _shots(dataset, rows)
-    slices["size"] = np.array(edges, object)[np.searchsorted(SIDES, side, "right")]
-    slices["era"] = np.array([f"era {era}" for era in columns["era"][rows]], object)
-    return {name: values for name, values in slices.items() if len(set(values)) > 1}
-
-
-def _named(codes: Array, names: list[str]) -> Array:
-    return np.array([*names, ""], object)[np.where(codes < 0, len(names), codes)]
 
 
 def arenas_of(
@@ -300,23 +322,18 @@ def exhibits_of(
     evaluated: Evaluated, candidate: ModelRef, champion: ModelRef | None
 ) -> Exhibits:
     """Return what a gate's further checks look at, as far as it is there."""
-    attacked = Path(evaluated.folder).glob("attacked-*.npz")
+    folder = Path(evaluated.folder)
     return Exhibits(
         candidate=Path(candidate.uri) / "model",
         champion=Path(champion.uri) / "model" if champion else None,
-        corrupted=read_rights(Path(evaluated.folder) / "corrupted.npz"),
+        corrupted=read_rights(folder / "corrupted.npz"),
         attacked={
             path.stem.removeprefix("attacked-"): rights
-            for path in attacked
+            for path in folder.glob("attacked-*.npz")
             if (rights := read_rights(path)) is not None
         },
+        spared={
+            path.stem.removeprefix("attacked-"): path.read_text("utf-8")
+            for path in folder.glob("attacked-*.txt")
+        },
     )
-
-
-def _shots(dataset: Dataset, rows: Array) -> Array:
-    """Return whether the class of each row has many, some or few training images."""
-    counts, label = count_taught(dataset), labels_to_learn(dataset)
-    low, high = SHOTS
-    names = [f"few: under {low}", f"medium: {low} to {high}", f"many: over {high}"]
-    found = counts[np.maximum(label[rows], 0)]
-    return np.array(names, object)[(found >= low) + 1 * (found > high)]

@@ -1,4 +1,4 @@
-"""Settings and report of an evaluation."""
+"""Settings of an evaluation, and parts of what it reports."""
 
 from __future__ import annotations
 
@@ -59,18 +59,6 @@ class EvaluateSettings(MeasureSettings):
         return chosen
 
 
-class ClassRow(Reference):
-    """How one class fares."""
-
-    label: int
-    name: str
-    support: int = Field(description="Test images of the class.")
-    predicted: int = Field(description="Test images given the class.")
-    precision: float | None = Field(description="None when never predicted.")
-    recall: Estimate | None = Field(description="None without test images.")
-    f1: float | None = Field(description="None without test images.")
-
-
 class SliceRow(Reference):
     """Top-1 within one slice."""
 
@@ -96,44 +84,6 @@ class ReliabilityBin(Reference):
     high: float
     confidence: float
     accuracy: Estimate
-
-
-class Evaluation(Reference):
-    """Everything measured on one test set; turns into JSON as it is."""
-
-    n: int = Field(description="Images evaluated.")
-    n_groups: int = Field(description="Duplicate groups among them.")
-    excluded: int = Field(description="Images left out: no label that can be scored.")
-    unanswered: int = Field(description="Images with unusable probs; counted wrong.")
-    num_classes: int
-    classes_present: int = Field(description="Classes with test images.")
-    majority: float = Field(description="Top-1 of always guessing the commonest class.")
-    top1: Estimate
-    top5: Estimate
-    top_k: int = Field(description="The 5 of top-5, or fewer classes.")
-    coarse_top1: Estimate | None = Field(
-        None, description="Top-1 of coarse classes; None where the source has none."
-    )
-    macro_precision: Estimate
-    macro_recall: Estimate
-    macro_f1: Estimate
-    balanced_accuracy: Estimate
-    brier: Estimate
-    nll: Estimate
-    ece: Estimate
-    ece_null: float = Field(description="Mean ECE were confidences exactly right.")
-    ece_null_high: float = Field(description="Upper end of that ECE.")
-    per_class: list[ClassRow]
-    slices: dict[str, list[SliceRow]]
-    confusion: list[list[int]] = Field(description="Counts [label][predicted].")
-    confused: list[ConfusedPair]
-    reliability: list[ReliabilityBin]
-    notes: list[str] = Field(description="How the figures were made, for a person.")
-
-    def headline(self) -> dict[str, float]:
-        """Return the headline figures by name, without intervals."""
-        found = {name: getattr(self, name) for name in type(self).model_fields}
-        return {k: v.value for k, v in found.items() if isinstance(v, Estimate)}
 
 
 class CorruptionRow(Reference):

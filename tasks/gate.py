@@ -44,12 +44,14 @@ class Exhibits:
         champion: Folder of the champion's.
         corrupted: Answers on spoiled images.
         attacked: Answers under each attack, by its name.
+        spared: Why there are none, by the name of the attack.
     """
 
     candidate: Path | None = None
     champion: Path | None = None
     corrupted: Rights | None = None
     attacked: Mapping[str, Rights] = field(default_factory=dict)
+    spared: Mapping[str, str] = field(default_factory=dict)
 
 
 def decide(
@@ -177,8 +179,9 @@ def _further(
     first: bool,
 ) -> list[CheckResult]:
     """Return the checks that are not of one arena; a first version meets no other."""
-    rows = []
+    rows: list[CheckResult] = []
     for check in plan:
+        found: CheckResult | list[CheckResult]
         if isinstance(check, MustStayRight):
             found = gate_images.must_stay_right(check, matches)
         elif isinstance(check, Infrastructure):
@@ -198,7 +201,10 @@ def _further(
                 f"adversarial: {check.attack}",
                 exhibits.attacked.get(check.attack),
                 margin=check.margin,
-                why=f"No images attacked by {check.attack} were answered by both.",
+                why=exhibits.spared.get(
+                    check.attack,
+                    f"No images attacked by {check.attack} were answered by both.",
+                ),
                 settings=settings,
             )
         elif isinstance(check, Latency):
@@ -209,7 +215,8 @@ def _further(
             found = gate_machine.size(check, exhibits.candidate, exhibits.champion)
         else:
             continue
-        rows.append(_blocking(found, check.blocks))
+        listed = found if isinstance(found, list) else [found]
+        rows += [_blocking(row, check.blocks) for row in listed]
     return rows
 
 

@@ -20,7 +20,7 @@ from tasks.gate_settings import (
 )
 from tasks.gate_words import against, points, side
 from tasks.intervals import Paired, paired_change, two_sided, z_score
-from tasks.scores import shares
+from tasks.scores import share_of
 
 SHOWN = 5
 
@@ -140,11 +140,11 @@ def negative_flips(
 ) -> CheckResult:
     """Check that few images went from right to wrong."""
     assert match.champion is not None
-    found = shares(
+    found = share_of(
         (match.change < 0).astype(np.float64),
         groups=match.groups,
         level=two_sided(settings.level),
-    )[0]
+    )
     was, now = match.champion.correct.mean(), match.candidate.correct.mean()
     return CheckResult(
         check=f"{match.name}: negative flips",

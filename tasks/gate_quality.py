@@ -11,7 +11,7 @@ from scipy import sparse
 from data_contracts.references import CheckResult, Verdict
 from tasks.arena import Match, Rights
 from tasks.calibration import null_ece, reliability_bins
-from tasks.evaluation import EvaluateSettings
+from tasks.evaluation import MeasureSettings
 from tasks.gate_settings import (
     Calibration,
     Floor,
@@ -30,7 +30,7 @@ from tasks.intervals import (
     two_sided,
     z_score,
 )
-from tasks.scores import Scores, contributions, figures, one_hot, shares
+from tasks.scores import Scores, contributions, figures, one_hot, share_of
 
 POWER = 0.8  # chance to pass that the advised number of images gives an equal model
 # Places of the bootstrapped metrics in `tasks.scores.figures`.
@@ -64,11 +64,11 @@ def floor(check: Floor, match: Match, settings: GateSettings) -> CheckResult:
     limit = check.limit
     if limit is None:
         limit = float(np.bincount(match.candidate.label).max() / match.n)
-    found = shares(
+    found = share_of(
         match.candidate.correct,
         groups=match.groups,
         level=two_sided(settings.level),
-    )[0]
+    )
     what = "floor" if check.limit is not None else "share of the commonest class"
     detail = (
         f"Top-1 is {found.value:.1%} ({side(settings)} lower bound {found.low:.1%}), "
@@ -95,7 +95,7 @@ def _floor_of(check: Floor, match: Match, settings: GateSettings) -> CheckResult
     assert check.limit is not None
     place, sign = PLACES[check.metric], 1 if check.metric.rises else -1
     found = _interval(
-        contributions(match.candidate, np.ones(match.n)),
+        contributions(match.candidate),
         lambda sums: sign * figures(sums)[:, [place]],
         match,
         settings,
@@ -152,8 +152,7 @@ def bootstrapped(
     if not checks:
         return []
     assert match.champion is not None
-    ones = np.ones(match.n)
-    pair = [contributions(who, ones) for who in (match.candidate, match.champion)]
+    pair = [contributions(who) for who in (match.candidate, match.champion)]
     half = pair[0].shape[1]
     places = [PLACES[check.metric] for check in checks]
     signs = np.array([1.0 if check.metric.rises else -1.0 for check in checks])
@@ -228,7 +227,7 @@ def calibration(
     check: Calibration, match: Match, settings: GateSettings
 ) -> CheckResult:
     """Check ECE against what luck makes of confidences that are exactly right."""
-    how = EvaluateSettings(
+    how = MeasureSettings(
         level=settings.level, draws=settings.draws, seed=settings.seed
     )
     mine: Scores = match.candidate
@@ -277,7 +276,7 @@ def withstands(
         return CheckResult(check=name, verdict=Verdict.NOT_RUN, detail=why)
     change = rights.candidate - rights.champion
     n = len(change)
-    worth = float(effective_n(change, groups=rights.groups)[0])
+    worth = effective_n(change, groups=rights.groups)
     scale = worth / n
     total = worth + 2
     middle = scale * float(change.sum()) / total
@@ -294,7 +293,8 @@ def withstands(
         n=n,
         detail=f"Top-1 there is {rights.candidate.mean():.1%}, the champion's"
         f" {rights.champion.mean():.1%}: {points(value)} points ({side(settings)}"
-        f" lower bound {points(low)}), may not fall below {points(-margin)}.",
+        f" lower bound {points(low)}), may not fall below {points(-margin)}."
+        + (f" {rights.note}" if rights.note else ""),
     )
 
 

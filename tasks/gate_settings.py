@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from data_contracts.config import Settings
 from data_contracts.errors import UsageError
+from tasks.adversarial_settings import AttackName, AttackSettings, Norm
 
 
 class Metric(StrEnum):
@@ -121,16 +122,33 @@ class Adversarial(_Check):
     """Top-1 under an attack may not be worse than the champion's."""
 
     check: Literal["adversarial"] = "adversarial"
-    attack: str = "pgd"
+    attack: AttackName = AttackName.pgd
+    norm: Norm = Norm.linf
+    epsilon: float = Field(
+        4.0, gt=0, le=25_500, description="Largest change, of 255 levels."
+    )
+    steps: int = Field(10, ge=1, le=1_000, description="Of PGD and of APGD.")
+    images: int = Field(
+        1_000, ge=1, description="Most test images to attack; an even pick of them."
+    )
     margin: float = Field(0.02, gt=0, lt=1)
+
+    @property
+    def asked(self) -> AttackSettings:
+        """The attack."""
+        return AttackSettings(
+            attack=self.attack, norm=self.norm, epsilon=self.epsilon, steps=self.steps
+        )
 
 
 class Latency(_Check):
-    """A batch may take longer than the champion's by no more than the ratio."""
+    """Batches may take longer than the champion's by no more than the ratio."""
 
     check: Literal["latency"] = "latency"
     limit: float = Field(1.2, gt=0)
-    batch: int = Field(32, ge=1, le=4096)
+    batches: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = Field(
+        (1, 32), min_length=1, description="Images answered at once, each compiled for."
+    )
     rounds: int = Field(30, ge=10, le=1000)
 
 
@@ -251,6 +269,11 @@ def _kind(check: Any) -> tuple[str, ...]:
     """Return what makes two checks the same: kind, and metric or attack."""
     own = getattr(check, "metric", None) or getattr(check, "attack", None)
     return (check.check, str(own)) if own else (check.check,)
+
+
+def attacks_of(settings: GateSettings) -> tuple[Adversarial, ...]:
+    """Return the checks that want candidate and champion attacked."""
+    return tuple(check for check in settings.checks if isinstance(check, Adversarial))
 
 
 def identity_of(settings: GateSettings) -> dict[str, Any]:

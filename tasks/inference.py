@@ -101,6 +101,15 @@ class Predictor:
         other._weights = place((params, stats), devices(), split=False)
         return other
 
+    def for_batch(self, n: int) -> Self:
+        """Return the same model, made for batches of `n`: not padded to the usual size.
+
+        Rounded up so that every device has a row; compiled when it first answers.
+        """
+        other, many = copy.copy(self), devices().size
+        other._width = -(-n // many) * many
+        return other
+
     def _channels(self, name: str) -> tuple[float, float, float]:
         red, green, blue = map(float, self.meta[name])
         return red, green, blue

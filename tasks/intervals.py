@@ -93,21 +93,14 @@ def paired_change(values: ArrayLike, *, groups: Ints, level: float) -> Paired:
     change = np.asarray(values, np.float64)
     if not len(change):
         return Paired(0.0, -1.0, 1.0)
-    scale = float(effective_n(change, groups=groups)[0]) / len(change)
+    scale = effective_n(change, groups=groups) / len(change)
     fixed = scale * float((change > 0).sum())
     broken = scale * float((change < 0).sum())
     return agresti_min(fixed, broken, scale * len(change), level=level)
 
 
-def effective_n(
-    values: Floats,
-    *,
-    groups: Ints,
-    cells: Ints | None = None,
-    n_cells: int = 1,
-    weights: Floats | None = None,
-) -> Floats:
-    """Return how many independent images each cell's mean is worth.
+def effective_n(values: Floats, *, groups: Ints) -> float:
+    """Return how many independent images the mean of `values` is worth.
 
     The variance of independent images over the variance between group totals
     (linearised, as in Rao & Scott 1992), kept between the number of groups (Kish,
@@ -116,36 +109,23 @@ def effective_n(
     Args:
         values: (n,) what is averaged.
         groups: (n,) duplicate group of each image.
-        cells: (n,) class or slice of each image; all in cell 0 when None.
-        n_cells: Number of cells.
-        weights: (n,) weight of each image; 1 when None.
 
     Returns:
-        (n_cells,) effective numbers; 0 for an empty cell.
+        The effective number; 0 of no images.
     """
-    cell = np.zeros(len(values), np.int64) if cells is None else cells
-    weight = np.ones(len(values)) if weights is None else weights
-    pairs, pair = np.unique(np.stack([cell, groups]), axis=1, return_inverse=True)
-    owner, pair = pairs[0], pair.ravel()
-
-    def total(x: Floats) -> Floats:
-        return np.bincount(cell, x, n_cells).astype(np.float64)
-
-    def squares(x: Floats) -> Floats:
-        sums = np.bincount(pair, x, len(owner))
-        return np.bincount(owner, sums**2, n_cells).astype(np.float64)
-
-    with np.errstate(divide="ignore", invalid="ignore"):
-        mass = total(weight)
-        residual = values - (total(weight * values) / mass)[cell]
-        clustered = squares(weight * residual)
-        count, parts = total(np.ones_like(weight)), np.bincount(owner, None, n_cells)
-        correction = (1 - 1 / parts) / np.maximum(1 - 1 / count, 1e-12)
-        spread = total(weight * residual**2)
-        informed = correction * mass * spread / clustered
-        floor = mass**2 / squares(weight)
-    informed = np.where(clustered > 1e-12, informed, floor)
-    return np.where(mass > 0, np.clip(informed, floor, np.maximum(count, floor)), 0.0)
+    n = len(values)
+    if not n:
+        return 0.0
+    _, member = np.unique(groups, return_inverse=True)
+    sizes = np.bincount(member.ravel())
+    residual = values - values.mean()
+    clustered = float((np.bincount(member.ravel(), residual) ** 2).sum())
+    floor = float(n**2 / (sizes.astype(np.float64) ** 2).sum())
+    if clustered <= 1e-12:
+        return floor
+    correction = (1 - 1 / len(sizes)) / max(1 - 1 / n, 1e-12)
+    informed = correction * n * float((residual**2).sum()) / clustered
+    return float(np.clip(informed, floor, max(n, floor)))
 
 
 def grouped_bootstrap(

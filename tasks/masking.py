@@ -11,7 +11,7 @@ from data_contracts.dataset import Array
 from data_contracts.references import Verdict
 from tasks.audit_outcome import Alarm, CurvePoint
 from tasks.intervals import paired_change
-from tasks.scores import shares
+from tasks.scores import share_of
 from tasks.wording import estimate, number
 
 HUGE = 64  # levels; every image can be made grey by twice that
@@ -68,7 +68,7 @@ def _black_box(right: Mapping[str, Array], groups: Array, level: float) -> Alarm
     if not {"apgd", "standard"} <= set(right):
         return _not_run(name)
     more = right["apgd"] & ~right["standard"]
-    share = shares(more.astype(np.float64), groups=groups, level=level)[0]
+    share = share_of(more.astype(np.float64), groups=groups, level=level)
     said = f"Beyond APGD, Square breaks {estimate(share)} of the images."
     return _alarm(name, share.low > MUCH, said)
 
@@ -110,7 +110,7 @@ def _rising(curve: Sequence[CurvePoint]) -> Alarm:
 
 
 def _share(name: str, seen: Array, groups: Array, level: float) -> Alarm:
-    share = shares(seen.astype(np.float64), groups=groups, level=level)[0]
+    share = share_of(seen.astype(np.float64), groups=groups, level=level)
     said = f"So it is for {estimate(share)} of the images."
     return _alarm(name, share.value > MUCH, said)
 

@@ -24,7 +24,7 @@ from tasks.register import manifest_of
 from tasks.slicing import USUAL, slices_by
 from tasks.split import TEST, TRAIN, VAL
 from tasks.stage import stage_task
-from tasks.tallied import measure
+from tasks.tallied import measure, must_answer
 from tasks.tally import Tally
 from tasks.version_images import Images, Repaired, own_dataset
 
@@ -103,6 +103,7 @@ def measure_version(
         )
     strange = _strangers(dataset, rows, predictor.classes)
     tally = _tallied(dataset, rows, predictor, settings, own=own, rival=rival)
+    must_answer(tally)
     found = measure(
         tally,
         names=predictor.classes,

@@ -1,4 +1,4 @@
-"""What `sightline evaluate` reports; turns into JSON as it is."""
+"""Every figure of a version on one set of images; turns into JSON as it is."""
 
 from __future__ import annotations
 

@@ -16,7 +16,6 @@ from data_contracts.config import digest
 from data_contracts.references import (
     CheckResult,
     DatasetRef,
-    Estimate,
     GateReport,
     ModelRef,
     Reference,
@@ -234,7 +233,7 @@ def register_model(
         datasets: The snapshot of every stage, for the record.
     """
     root = Path(models)
-    figures = evaluated.figures
+    measured = evaluated.measured
 
     def build(folder: Path) -> None:
         shutil.copytree(trained.model, folder / "model")
@@ -250,7 +249,7 @@ def register_model(
             "classes": trained.classes,
             "datasets": {k: v.model_dump() for k, v in datasets.items()},
             "config": config,
-            "metrics": figures.headline(),
+            "metrics": {key: e.value for key, e in measured.figures.items()},
             "best_epoch": trained.best_epoch,
             "device": trained.device,
             "versions": versions_of_code(),
@@ -352,11 +351,10 @@ def card(
     ref: ModelRef, gate: GateReport, evaluated: Evaluated, trained: Trained
 ) -> str:
     """Return the model card, in the sections of Mitchell et al. 2019."""
-    figures = evaluated.figures
+    measured = evaluated.measured
     rows = "\n".join(
         f"| {key.replace('_', '-')} | {e.value:.4f} | {e.low:.4f} | {e.high:.4f} |"
-        for key in type(figures).model_fields
-        if isinstance(e := getattr(figures, key), Estimate)
+        for key, e in measured.figures.items()
     )
     checks = "\n".join(f"- {check.verdict}: {check.detail}" for check in gate.checks)
     champion = f"version {gate.champion}" if gate.champion else "none: a first version"
@@ -372,7 +370,7 @@ trained on {trained.device}. `manifest.json` beside this page holds settings, sn
 and versions.
 
 ## Metrics
-On {figures.n:,} test images, with intervals; see `docs/gates.md` for their making.
+On {measured.n:,} test images, with intervals; `docs/evaluation.md` says how.
 
 | figure | value | low | high |
 |---|---|---|---|

@@ -16,7 +16,7 @@ from tasks.corrupt import Corruption, corrupt
 from tasks.evaluation import CorruptionRow, EvaluateSettings, Robustness
 from tasks.inference import BATCH, Predictor
 from tasks.progress import Progress
-from tasks.scores import shares
+from tasks.scores import share_of
 
 CLEAN = (None, 0)
 Way = tuple[Corruption | None, int]
@@ -25,6 +25,18 @@ Way = tuple[Corruption | None, int]
 def keys_of(sha256: Array) -> Array:
     """Return a number for each file, the start of its digest (n,)."""
     return np.array([int(text[:15] or "0", 16) for text in sha256], np.int64)
+
+
+def group_keys(dataset: Dataset, rows: Array) -> Array:
+    """Return the key of each row's duplicate group: its first file's, wherever (n,)."""
+    return keys_of(dataset.column("sha256")[dataset.column("group")[rows]])
+
+
+def evenly(places: Array, most: int) -> Array:
+    """Return at most so many of `places`, spread over all of them."""
+    if len(places) <= most:
+        return places
+    return places[np.linspace(0, len(places) - 1, most).astype(np.int64)]
 
 
 def spoil(images: Array, way: Way, keys: Array) -> Array:
@@ -65,15 +77,7 @@ def measure_robustness(
         kept: File for how often both are right on each image, for the gate.
     """
     known = np.flatnonzero(labels >= 0)
-    some = (
-        known[
-            np.linspace(0, len(known) - 1, min(len(known), settings.spoiled)).astype(
-                np.int64
-            )
-        ]
-        if len(known)
-        else known
-    )
+    some = evenly(known, settings.spoiled)
     names = np.array(models[0].classes, object)[labels[some]]
     group = np.unique(groups[some], return_inverse=True)[1].ravel()
     ways: list[Way] = [CLEAN]
@@ -89,7 +93,7 @@ def measure_robustness(
         if models[model] is None:
             return None
         right = hits[model, way].astype(np.float64)
-        return shares(right, groups=group, level=settings.level)[0]
+        return share_of(right, groups=group, level=settings.level)
 
     found = [[top1(model, way) for way in range(len(ways))] for model in (0, 1)]
     return Robustness(

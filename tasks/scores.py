@@ -62,28 +62,21 @@ def score(probs: ArrayLike, labels: ArrayLike) -> Scores:
     )
 
 
-def confusion_matrix(answers: Scores, k: int) -> Ints:
-    """Return (k, k) counts of [label][predicted]; unanswered images are in none."""
-    seen = answers.predicted >= 0
-    flat = answers.label[seen] * k + answers.predicted[seen]
-    return np.bincount(flat, minlength=k * k).reshape(k, k)
-
-
-def contributions(answers: Scores, weights: Floats) -> Any:
+def contributions(answers: Scores) -> Any:
     """Return the (n, 3 + 3c) sparse columns whose sums make the figures of `figures`.
 
-    Columns: weight, Brier, NLL, then for each of the c classes with images its right
+    Columns: 1, Brier, NLL, then for each of the c classes with images its right
     answers, its predictions and its images.
     """
     present, label = np.unique(answers.label, return_inverse=True)
-    c, label = len(present), label.ravel()
+    c, label, ones = len(present), label.ravel(), np.ones(len(label))
     slot = np.searchsorted(present, answers.predicted).clip(max=c - 1)
     hit = present[slot] == answers.predicted
     blocks = [
-        np.stack([weights, weights * answers.brier, weights * answers.nll], 1),
-        one_hot(label, weights * answers.correct, c),
-        one_hot(slot, weights * hit, c),
-        one_hot(label, weights, c),
+        np.stack([ones, answers.brier, answers.nll], 1),
+        one_hot(label, answers.correct, c),
+        one_hot(slot, hit.astype(np.float64), c),
+        one_hot(label, ones, c),
     ]
     return sparse.hstack([sparse.csr_matrix(block) for block in blocks], format="csr")
 
@@ -104,38 +97,19 @@ def figures(sums: Floats) -> Floats:
     return np.stack([*macro, brier / mass, nll / mass], axis=1)
 
 
-def shares(
-    hits: Floats,
-    *,
-    groups: Ints,
-    level: float,
-    cells: Ints | None = None,
-    n_cells: int = 1,
-    weights: Floats | None = None,
-) -> list[Estimate]:
-    """Return the share of hits in each cell, by Wilson on the effective number.
+def share_of(hits: Floats, *, groups: Ints, level: float) -> Estimate:
+    """Return the share of hits, by Wilson on the effective number.
 
     Args:
-        hits: (n,) 0 or 1.
+        hits: (n,) 0 or 1; of no images the share is 0, from 0 to 1.
         groups: (n,) duplicate group of each image.
         level: Two-sided coverage.
-        cells: (n,) cell of each image; all in one when None.
-        n_cells: Number of cells; empty ones come out as 0, from 0 to 1.
-        weights: (n,) weight of each image.
     """
-    cell = np.zeros(len(hits), np.int64) if cells is None else cells
-    weight = np.ones(len(hits)) if weights is None else weights
-    worth = effective_n(
-        hits, groups=groups, cells=cell, n_cells=n_cells, weights=weight
-    )
-    mass = np.bincount(cell, weight, n_cells)
-    share = np.bincount(cell, weight * hits, n_cells) / np.where(mass > 0, mass, 1)
-    low, high = wilson(share * worth, worth, level=level)
-    count = np.bincount(cell, minlength=n_cells)
-    return [
-        Estimate(value=v, low=lo, high=hi, n=int(c))
-        for v, lo, hi, c in zip(share, low, high, count, strict=True)
-    ]
+    n = len(hits)
+    worth = effective_n(hits, groups=groups)
+    value = float(hits.mean()) if n else 0.0
+    low, high = wilson(value * worth, worth, level=level)
+    return Estimate(value=value, low=float(low), high=float(high), n=n)
 
 
 def one_hot(index: Ints, values: Floats, width: int) -> Any:

@@ -11,11 +11,15 @@ import numpy as np
 from data_contracts.dataset import COLUMNS, NONE, Array
 from data_contracts.errors import UsageError
 from data_contracts.store import Dataset
-from tasks.evaluate import slices_of
+from tasks.lessons import count_taught, labels_to_learn
 
 # Columns of many values are cut to the commonest.
 MOST = 40
 FEW_NUMBERS = 10  # different whole numbers that stay slices of their own
+# Training images of a class, the bounds of few and medium (arXiv 1904.05160).
+SHOTS = (20, 100)
+# Sides of the original, in pixels, that part the slices of the column `size`.
+SIDES = (128, 256, 512)
 USUAL = ("domain", "coarse", "size", "brightness", "era")
 
 
@@ -24,6 +28,32 @@ class Slice(NamedTuple):
 
     names: list[str]
     codes: Array
+
+
+def slices_of(dataset: Dataset, rows: Array) -> dict[str, Array]:
+    """Return the slice names of `rows`.
+
+    They are domain, coarse label, size, era, and how many training images the class
+    has: many, medium or few.
+    """
+    columns = dataset.columns("domain", "coarse", "width", "height", "era")
+    if dataset.has("domain_imputed"):  # a guess is no slice to judge by
+        columns["domain"][dataset.column("domain_imputed")] = NONE
+    side = np.minimum(columns["width"], columns["height"])[rows]
+    edges = ["under 128 px", "128 to 255 px", "256 to 511 px", "512 px and more"]
+    slices: dict[str, Array] = {
+        kind: _named(columns[kind][rows], dataset.names(f"{kind}_names"))
+        for kind in ("domain", "coarse")
+    }
+    if dataset.has("use"):
+        slices["training images"] = _shots(dataset, rows)
+    slices["size"] = np.array(edges, object)[np.searchsorted(SIDES, side, "right")]
+    slices["era"] = np.array([f"era {era}" for era in columns["era"][rows]], object)
+    return {name: values for name, values in slices.items() if len(set(values)) > 1}
+
+
+def _named(codes: Array, names: list[str]) -> Array:
+    return np.array([*names, ""], object)[np.where(codes < 0, len(names), codes)]
 
 
 def slices_by(
@@ -115,3 +145,12 @@ def by_quantile(values: Array, *, bins: int) -> Slice:
         f"{edges[0]:.4g}"
     ]
     return Slice(names, np.where(known, codes, NONE).astype(np.int64))
+
+
+def _shots(dataset: Dataset, rows: Array) -> Array:
+    """Return whether the class of each row has many, some or few training images."""
+    counts, label = count_taught(dataset), labels_to_learn(dataset)
+    low, high = SHOTS
+    names = [f"few: under {low}", f"medium: {low} to {high}", f"many: over {high}"]
+    found = counts[np.maximum(label[rows], 0)]
+    return np.array(names, object)[(found >= low) + 1 * (found > high)]

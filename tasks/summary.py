@@ -15,11 +15,11 @@ from data_contracts.references import ContractReport, DatasetRef, Estimate
 from data_contracts.store import Dataset
 from models.registry import attach
 from tasks.evaluate import Evaluated
-from tasks.evaluation import Evaluation
 from tasks.explain_mistakes import class_maps
 from tasks.figures import Bin
 from tasks.gallery import Cleaned, Flip, Mistake, Quarantined
 from tasks.lessons import count_taught, labels_to_learn
+from tasks.measured import Measured
 from tasks.register import Registered, commit, versions_of_code
 from tasks.report import write_report
 from tasks.report_content import ClassRow, Provenance, ReportContent, SliceRow
@@ -59,7 +59,7 @@ def report_run(
     dataset, denoised = Dataset(source), Dataset(datasets["denoise"])
     # Stored views repeat what is known of their images.
     own = Dataset([ref for stage, ref in datasets.items() if stage != "views"][-1])
-    figures, rival = evaluated.figures, evaluated.champion_figures
+    found, rival = evaluated.measured, evaluated.champion_measured
     augmented, views = seen_in_training(dataset, settings)
     gate = registered.gate
     content = ReportContent(
@@ -69,18 +69,18 @@ def report_run(
         run_id=trained.run,
         date=datetime.datetime.now().astimezone().strftime("%d %B %Y, %H:%M"),
         promoted=registered.promoted,
-        metrics=_headline(figures),
+        metrics=_headline(found),
         champion_metrics=_headline(rival) if rival is not None else {},
-        notes=notes_of(dataset, trained, figures.notes),
+        notes=notes_of(dataset, trained, found.notes),
         history=trained.history,
         best_epoch=trained.best_epoch,
         fit=fit_of(dataset, trained, settings),
         label_names=trained.classes,
-        confusion=np.array(figures.confusion, np.int64),
+        confusion=_confusion(found),
         classes=_classes(dataset, trained, evaluated),
         slices=[
             SliceRow(slice=kind, value=row.name, top1=row.top1)
-            for kind, rows in figures.slices.items()
+            for kind, rows in found.slices.items()
             for row in rows
         ],
         bins=[
@@ -91,7 +91,7 @@ def report_run(
                 accuracy=b.accuracy.value,
                 n=b.accuracy.n,
             )
-            for b in figures.reliability
+            for b in found.reliability
         ],
         mistakes=_mistakes(dataset, trained, evaluated),
         flips=_flips(dataset, trained, evaluated),
@@ -143,19 +143,26 @@ def summarise(
     ref: DatasetRef, trained: Trained, evaluated: Evaluated
 ) -> dict[str, Any]:
     """Return the counts, figures and notes of a run's result."""
-    source, figures = Dataset(ref), evaluated.figures
+    source, found = Dataset(ref), evaluated.measured
     return {
         "images": {"in all": source.n, **count_uses(source)},
         "dropped": count_dropped(source),
         "quarantine": quarantine_counts(source),
-        "metrics": _headline(figures),
-        "notes": notes_of(source, trained, figures.notes) + missing_words(source),
+        "metrics": _headline(found),
+        "notes": notes_of(source, trained, found.notes) + missing_words(source),
     }
 
 
-def _headline(figures: Evaluation) -> dict[str, Estimate]:
-    found = {name: getattr(figures, name) for name in HEADLINE}
-    return {name: figure for name, figure in found.items() if figure is not None}
+def _headline(found: Measured) -> dict[str, Estimate]:
+    return {name: found.figures[name] for name in HEADLINE if name in found.figures}
+
+
+def _confusion(found: Measured) -> Array:
+    """Return (k, k) counts of [label][predicted]; unanswered images are in none."""
+    matrix = np.zeros((found.num_classes, found.num_classes), np.int64)
+    label, predicted, count = np.array(found.confusion, np.int64).reshape(-1, 3).T
+    matrix[label, predicted] = count
+    return matrix
 
 
 def _publish(content: ReportContent) -> None:
@@ -266,11 +273,11 @@ def _classes(source: Dataset, trained: Trained, evaluated: Evaluated) -> list[Cl
             train=int(counts[TRAIN][names.index(row.name)]),
             val=int(counts[VAL][names.index(row.name)]),
             test=int(counts[TEST][names.index(row.name)]),
-            precision=row.precision,
+            precision=row.precision.value if row.precision else None,
             recall=row.recall,
-            f1=row.f1,
+            f1=row.f1.value if row.f1 else None,
         )
-        for row in evaluated.figures.per_class
+        for row in evaluated.measured.per_class
     ]
 
 

@@ -83,7 +83,7 @@ def _top1(
 ) -> Estimate:
     probs = _by_chunk(predictor, dataset, rows)
     hit = (probs.argmax(axis=1) == classes[rows]).astype(np.float64)
-    worth = float(effective_n(hit, groups=group[rows])[0])
+    worth = effective_n(hit, groups=group[rows])
     return share_of(float(hit.mean()), worth)
 
 

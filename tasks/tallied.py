@@ -67,11 +67,11 @@ def measure(
         champion: Version of the champion that the tally met, if it met one.
 
     Raises:
-        UsageError: No image could be scored, or none was answered.
+        UsageError: No image could be scored.
     """
     settings = settings or MeasureSettings()
     s, n = tally.sums, tally.n
-    _must_hold(tally)
+    _must_hold_images(tally)
     present = np.flatnonzero(s["images"].sum(0))
     bins = bins_of(s, settings)
     figures, f1 = _sum_figures(tally, _columns(tally, present, bins), settings)
@@ -113,24 +113,34 @@ def _sum_figures(
     s, n, own = tally.sums, tally.n, len(AVERAGES)
     rows = list(zip(*_resampled(columns, settings), strict=True))
     figures = {
+        "top1": shares_by_bucket(s["correct"], s["n"], settings.level)[0],
+        "top5": shares_by_bucket(s["top5"], s["n"], settings.level)[0],
+    }
+    figures |= {
         name: clipped(*row, n=n, top=TOPS.get(name, 1.0))
         for name, row in zip(AVERAGES, rows[:own], strict=True)
     }
     figures["balanced_accuracy"] = figures["macro_recall"]
-    figures["top1"] = shares_by_bucket(s["correct"], s["n"], settings.level)[0]
-    figures["top5"] = shares_by_bucket(s["top5"], s["n"], settings.level)[0]
     if s["answered"].sum() == n:  # the same figure by another name
         figures["micro_f1"] = figures["top1"]
     return figures, [clipped(*row, n=n) for row in rows[own:]]
 
 
-def _must_hold(tally: Tally) -> None:
+def _must_hold_images(tally: Tally) -> None:
     if not tally.n:
         raise UsageError(
             f"none of {int(tally.sums['excluded'][0]):,} images has one of the"
             f" {tally.k} trained classes as its label; nothing can be evaluated. Give"
             " images of trained classes."
         )
+
+
+def must_answer(tally: Tally) -> None:
+    """Stop where a model answers nothing, before its figures are taken for real.
+
+    Raises:
+        UsageError: No image got probabilities.
+    """
     if not tally.sums["answered"].any():
         raise UsageError(
             f"none of {tally.n:,} images got probabilities that are finite and sum to"
@@ -142,6 +152,7 @@ def _must_hold(tally: Tally) -> None:
 def _columns(tally: Tally, present: Ints, bins: Ints) -> Columns:
     """Return the sums that averages are made of."""
     s = tally.sums
+    held = s["step_n"].any(0)  # empty steps cost time and say nothing
     parts = {
         "n": s["n"][:, None],
         "answered": s["answered"][:, None],
@@ -150,8 +161,8 @@ def _columns(tally: Tally, present: Ints, bins: Ints) -> Columns:
         "nll": from_fixed(s["nll"])[:, None],
         **{name: s[name][:, present] for name in ("right", "given", "images")},
         "gap": binned(from_fixed(s["step_sure"]) - s["step_right"], bins),
-        "step_n": s["step_n"],
-        "step_right": s["step_right"],
+        "step_n": s["step_n"][:, held],
+        "step_right": s["step_right"][:, held],
     }
     widths = np.cumsum([0, *(part.shape[1] for part in parts.values())])
     at = {

@@ -12,7 +12,7 @@ from tasks.bucketed import bootstrap, clipped
 from tasks.evaluation import MeasureSettings
 from tasks.intervals import Floats
 from tasks.ranking import Ranked, by_value, ranked, slack
-from tasks.tally import STEPS, Tally
+from tasks.tally import Tally
 
 RANK_DRAWS = 200
 
@@ -36,10 +36,11 @@ def measure_ranks(tally: Tally, settings: MeasureSettings) -> Ranks:
     draws = min(settings.draws, RANK_DRAWS)
     found = np.empty((2, draws, tally.k))
     for c in range(tally.k):
-        both = np.concatenate([positive[:, c], every[:, c]], axis=1).astype(np.float64)
+        held = every[:, c].any(0)  # empty steps cost time and say nothing
+        both = [part[:, c, held] for part in (positive, every)]
         found[:, :, c] = bootstrap(
-            both,
-            lambda sums: np.stack(ranked(sums[:, :STEPS], sums[:, STEPS:]), axis=1),
+            np.concatenate(both, axis=1).astype(np.float64),
+            lambda sums: np.stack(ranked(*np.split(sums, 2, axis=1)), axis=1),
             draws=draws,
             seed=settings.seed,
         ).T

@@ -16,7 +16,7 @@ from data_contracts.store import Dataset
 from tasks.inpaint import repaired_as_trained
 from tasks.lessons import labels_to_learn
 from tasks.register import datasets_of
-from tasks.robustness import keys_of
+from tasks.robustness import group_keys, keys_of
 
 
 def own_source(model: ModelRef) -> DatasetRef:
@@ -106,8 +106,7 @@ class Images:
     @functools.cached_property
     def group_keys(self) -> Array:
         """A number by the content of the first file of each one's duplicate group."""
-        files = self.dataset.column("sha256")
-        return keys_of(files[self.dataset.column("group")[self.rows]])
+        return group_keys(self.dataset, self.rows)
 
     @functools.cached_property
     def paths(self) -> list[str]:

@@ -114,6 +114,15 @@ def test_other_limits_make_another_version_of_the_same_weights(
     assert (own_workspace / "models" / "shop" / "champion").read_text().strip() == "1"
 
 
+def test_a_gate_may_attack_candidate_and_champion(trained, pictures):
+    check = {"check": "adversarial", "steps": 2, "images": 24, "blocks": "no"}
+    result = run_train(small_config(pictures, gate=GateSettings(checks=(check,))))
+    (row,) = [c for c in result.gate.checks if c.check == "adversarial: pgd"]
+    assert (row.n, row.value) == (24, 0)  # the same weights, the same attack
+    assert row.verdict == Verdict.INCONCLUSIVE
+    assert "Top-1 there is" in row.detail
+
+
 def test_a_worse_version_is_registered_rejected_and_exits_4(trained, pictures):
     weak = TRAIN.model_copy(update={"epochs": 1, "learning_rate": 1e-6})
     result = run_train(small_config(pictures, train=weak))

@@ -7,23 +7,8 @@ from pydantic import ValidationError
 from models.recipe import Adversarial
 from tasks.adversarial import Stand, attacked
 from tasks.adversarial_settings import AdversarialSettings, AttackSettings
-from tasks.inference import Predictor
 from tasks.train import recipe_of
 from tasks.train_settings import TrainSettings
-from tests.tasks.toys import untrained
-
-
-@pytest.fixture(scope="module")
-def predictor():
-    meta = {
-        "preset": "small",
-        "classes": ["a", "b", "c"],
-        "image_size": 16,
-        "temperature": 1.0,
-        "mean": (0.5, 0.5, 0.5),
-        "std": (0.25, 0.25, 0.25),
-    }
-    return Predictor(*untrained(meta), meta)
 
 
 def test_what_stays_right_under_attack_was_right_before(predictor):

@@ -19,6 +19,7 @@ from tasks.gate_settings import (
     identity_of,
     planned,
 )
+from tasks.inference import devices
 from tasks.record import OFTEN, count_use, uses, wear
 from tests.tasks.test_gate import rivals
 
@@ -211,6 +212,9 @@ def test_spoiled_and_attacked_images_are_compared_or_said_to_be_missing(tmp_path
         report = judged(one, kind, exhibits=Exhibits())
         assert report.checks[-1].verdict == Verdict.NOT_RUN
         assert report.verdict == OPEN
+        why = Exhibits(spared={"pgd": "It knows one class."})
+        said = judged(one, {"check": "adversarial"}, exhibits=why).checks[-1].detail
+        assert said == "It knows one class."
         for candidate, expected in ((0.6, PASS), (0.5, FAIL)):
             found = made(rights(candidate, 0.6))
             assert verdict(one, kind, exhibits=found) == expected
@@ -234,7 +238,19 @@ def test_times_are_judged_by_the_median_of_turns(ratio, expected):
     base = 0.01 * np.exp(0.1 * rng.normal(size=(30, 2)))
     base[3] *= [50, 1]  # one slow moment decides nothing
     base[:, 0] *= ratio
-    assert compared_times(Latency(), base, level=0.95).verdict == expected
+    found = compared_times(Latency(), base, batch=1, level=0.95)
+    assert (found.check, found.verdict) == ("latency: batch 1", expected)
+
+
+def test_a_model_made_for_one_image_pads_no_further_than_its_devices(predictor):
+    shapes, many = [], devices().size
+    images = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), np.uint8)
+    usual, one = predictor(images), predictor.for_batch(1)
+    compiled = one._predict
+    one._predict = lambda *args: shapes.append(len(args[-1])) or compiled(*args)
+    assert one(images) == pytest.approx(usual, abs=1e-5)
+    assert set(shapes) == {many}
+    assert predictor._width >= 256
 
 
 def test_size_is_a_ratio_of_bytes(tmp_path):

@@ -68,31 +68,19 @@ def test_agresti_min_covers_the_true_change(n, fixed, broken):
 def test_images_on_their_own_are_worth_one_each():
     rng = np.random.default_rng(0)
     values = (rng.random(500) < 0.7).astype(float)
-    assert effective_n(values, groups=np.arange(500)) == pytest.approx([500])
+    assert effective_n(values, groups=np.arange(500)) == pytest.approx(500)
 
 
 def test_copies_are_worth_one_image():
     rng = np.random.default_rng(0)
     values = np.repeat((rng.random(100) < 0.7).astype(float), 10)
     found = effective_n(values, groups=np.repeat(np.arange(100), 10))
-    assert found == pytest.approx([100])
+    assert found == pytest.approx(100)
 
 
 def test_without_a_mistake_a_group_is_worth_one_image():
     found = effective_n(np.ones(60), groups=np.repeat(np.arange(20), 3))
-    assert found == pytest.approx([20])
-
-
-def test_weights_lower_what_images_are_worth():
-    weights = np.repeat([1.0, 9.0], 50)
-    found = effective_n(np.ones(100), groups=np.arange(100), weights=weights)
-    assert found == pytest.approx([weights.sum() ** 2 / (weights**2).sum()])
-
-
-def test_cells_are_apart():
-    values, cells = np.array([1.0, 0, 1, 1, 0]), np.array([0, 0, 0, 2, 2])
-    found = effective_n(values, groups=np.arange(5), cells=cells, n_cells=4)
-    assert found == pytest.approx([3, 0, 2, 0])
+    assert found == pytest.approx(20)
 
 
 def test_paired_change_with_each_image_its_own_group_is_agresti_min():

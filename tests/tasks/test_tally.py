@@ -7,9 +7,8 @@ from hypothesis import strategies as st
 
 from data_contracts.errors import UsageError
 from tasks.evaluation import MeasureSettings
-from tasks.metrics import evaluate
 from tasks.ranking import ranked, risk_area, slack
-from tasks.tallied import measure
+from tasks.tallied import measure, must_answer
 from tasks.tally import BUCKETS, STEPS, Tally, bucket_of, step_of
 
 QUICK = MeasureSettings(draws=200)
@@ -104,19 +103,31 @@ def test_figures_agree_with_scikit_learn_to_the_last_digit():
     assert ours["average_precision"] == pytest.approx(precision, abs=1e-15)
     brier = ((probs - hot) ** 2).sum(1).mean()
     assert ours["brier"] == pytest.approx(brier, abs=1e-15)
+    top5 = metrics.top_k_accuracy_score(labels, probs, k=5)
+    assert ours["top5"] == pytest.approx(top5, abs=1e-15)
     table = metrics.confusion_matrix(labels, answers)
     assert sum(count for *_, count in found.confusion) == 500
     assert all(table[i, j] == count for i, j, count in found.confusion)
 
 
-def test_the_one_pass_figures_are_those_of_the_training_report():
-    probs, labels, groups = sample(300, 5)
-    one = evaluate(probs, labels, groups=groups // 3, settings=QUICK)
-    other = values(measured(probs, labels, groups // 3))
-    for name in ("top1", "top5", "macro_precision", "macro_recall", "macro_f1"):
-        assert other[name] == pytest.approx(getattr(one, name).value, abs=1e-12)
-    for name in ("brier", "nll"):
-        assert other[name] == pytest.approx(getattr(one, name).value, abs=1e-12)
+def test_figures_are_their_definitions_to_the_last_digit():
+    probs, labels, groups = sample(300, 7)
+    found, answers = values(measured(probs, labels, groups // 3)), probs.argmax(1)
+    right = answers == labels
+    top5 = (np.argsort(-probs, axis=1)[:, :5] == labels[:, None]).any(axis=1)
+    recall = np.array([right[labels == c].mean() for c in range(7)])
+    precision = np.array([right[answers == c].mean() for c in range(7)])
+    own = probs[np.arange(300), labels]
+    for name, expected in (
+        ("top1", right.mean()),
+        ("top5", top5.mean()),
+        ("macro_precision", precision.mean()),
+        ("macro_recall", recall.mean()),
+        ("macro_f1", (2 * precision * recall / (precision + recall)).mean()),
+        ("brier", ((probs - np.eye(7)[labels]) ** 2).sum(1).mean()),
+        ("nll", -np.log(own).mean()),
+    ):
+        assert found[name] == pytest.approx(expected, abs=1e-12), name
 
 
 @settings(max_examples=8, deadline=None)
@@ -209,9 +220,9 @@ def test_intervals_count_groups_and_not_images():
 
 
 def test_intervals_cover_the_truth():
-    names = ("top1", "macro_f1", "weighted_f1", "nll", "roc_auc", "average_precision")
+    names = ("top1", "macro_f1", "weighted_f1", "nll", "brier", "roc_auc")
     truth = values(measured(*sample(40_000, 3, seed=1)))
-    inside = dict.fromkeys((*names, "risk_area"), 0)
+    inside = dict.fromkeys((*names, "average_precision", "risk_area"), 0)
     for seed in range(40):
         found = measured(*sample(240, 3, seed=seed + 2)).figures
         for name in inside:
@@ -238,15 +249,20 @@ def test_one_class_of_images_leaves_ranks_not_run():
     assert found.figures["macro_recall"].value == found.figures["top1"].value
 
 
-def test_numbers_that_are_none_count_as_wrong_or_stop():
+def test_numbers_that_are_none_count_as_wrong_and_are_said():
     probs, labels, groups = sample(50, 3, skill=9)
     probs[:5] = np.nan
     found = measured(probs, labels, groups)
     assert found.unanswered == 5
     assert found.figures["top1"].value == pytest.approx(0.9, abs=0.03)
     assert found.figures["micro_f1"].value > found.figures["top1"].value
+    assert "5 images got no usable" in " ".join(found.notes)
+    nothing = tallied(probs * np.nan, labels, groups)
     with pytest.raises(UsageError, match="none of 50 images got probabilities"):
-        measured(probs * np.nan, labels, groups)
+        must_answer(nothing)
+    # A champion that shares no class with the candidate is measured all the same.
+    found = measure(nothing, names=NAMES, settings=QUICK)
+    assert (found.unanswered, found.figures["top1"].value) == (50, 0)
 
 
 def test_labels_that_nobody_trained_are_left_out_or_stop():
