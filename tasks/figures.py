@@ -166,6 +166,9 @@ def curves(
     return _text(figure, title)
 
 
+FEW = 10  # places along x that each get a tick
+
+
 def lines(
     series: Mapping[str, Sequence[tuple[float, float]]],
     *,
@@ -174,6 +177,7 @@ def lines(
     across: str,
     percent: bool = False,
     log: bool = False,
+    wide: bool = False,
 ) -> str:
     """Draw many lines, the strong ones in colours and the others muted, as SVG.
 
@@ -184,15 +188,21 @@ def lines(
         across: what x is.
         percent: write the upright axis in per cent of one.
         log: x rises by factors.
+        wide: for the whole width of a page, not half of it.
 
     Returns:
         An `<svg>` element, or the empty string when there is nothing to draw.
     """
-    from matplotlib.ticker import LogLocator, MaxNLocator, PercentFormatter
+    from matplotlib.ticker import (
+        LogLocator,
+        MaxNLocator,
+        NullLocator,
+        PercentFormatter,
+    )
 
     if not any(series.values()):
         return ""
-    figure, axes = _axes(width=7.2, height=3.6)
+    figure, axes = _axes(width=7.2, height=3.6) if wide else _axes()
     colours = dict(zip(strong, (FIRST, SECOND, THIRD), strict=False))
     for name, points in series.items():
         colour, own = colours.get(name, MUTED), name in colours
@@ -209,13 +219,17 @@ def lines(
             zorder=3 if own else 2,
         )
     axes.set_xlabel(across)
+    places = sorted({x for points in series.values() for x, _ in points})
     if log:
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(numticks=8))
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        axes.xaxis.set_minor_locator(LogLocator(numticks=1))
+        axes.xaxis.set_minor_locator(NullLocator())
     else:
         axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
+    if len(places) <= FEW:
+        axes.set_xticks(places)
+    if log or len(places) <= FEW:
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
     if percent:
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))

@@ -145,7 +145,12 @@ def _curves(outcome: Outcome, folder: Path) -> tuple[str, list[str]]:
     leading = [(trial, whole) for trial in (0, *best[:2])]
     strong = [_named(*of) for of in leading if of in drawn_of]
     drawn = lines(
-        series, strong=strong, title="Validation top-1", across="Epoch", percent=True
+        series,
+        strong=strong,
+        title="Validation top-1",
+        across="Epoch",
+        percent=True,
+        wide=True,
     )
     return drawn, strong
 
