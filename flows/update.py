@@ -236,6 +236,8 @@ def _like_champion(
         kept.get("ensemble", {}),
         champion=champion,
     ).model_dump()
+    attacked = train.adversarial.model_dump(exclude_unset=True)
+    same["adversarial"] = (kept.get("adversarial") or {}) | attacked
     if kept.get("probe") == "only" and train.freeze is None:
         same["freeze"] = "backbone"  # its features stay what they are
     try:
