@@ -226,6 +226,12 @@ def _like_champion(
     train: UpdateTrainSettings, kept: dict[str, Any], *, champion: str = "it"
 ) -> UpdateTrainSettings:
     """Return `train` with what the champion was trained with, unless given."""
+    if "preset" in train.model_fields_set and train.preset != kept["preset"]:
+        raise UsageError(
+            f"An update learns on with the network of {champion}, a {kept['preset']};"
+            f" came preset={train.preset}. Leave preset out, or train anew: sightline"
+            " train"
+        )
     same = {"preset": kept["preset"]} | {
         name: kept[name]
         for name in CHAMPIONS_OWN
