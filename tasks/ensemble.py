@@ -30,7 +30,7 @@ from tasks.transfer import triple, version_folder
 # Of a soup since 2: statistics of its batch norms are measured anew.
 VERSION, SOUP = 1, 2
 # Training images that they are measured on, at most: 1,000 to 10,000 are plenty (Wu and
-# Johnson 2021, arXiv 2105.07576, section 3.2), and they wait in memory.
+# Johnson 2021, arXiv 2105.07576, section 3), and they wait in memory.
 MEASURED = 2_048
 
 Weights = tuple[Any, Any]
