@@ -55,11 +55,7 @@ def attack_both(
         place = {name: i for i, name in enumerate(model.classes)}
         own = np.array([place.get(name, NONE) for name in names])
         try:
-            stands.append(
-                withstand(
-                    model, dataset, rows[some], own, check.asked, looked_at=len(some)
-                )
-            )
+            stands.append(withstand(model, dataset, rows[some], own, check.asked))
         except (TypeError, ValueError, NotImplementedError) as error:
             said = (str(error).splitlines() or [type(error).__name__])[0][:TOLD]
             reason = f"The {who}'s network cannot be differentiated ({said})."
