@@ -9,7 +9,7 @@ import numpy as np
 from data_contracts.dataset import Array
 from data_contracts.store import Dataset
 from models.attacks.settings import Attack, fallback_of
-from tasks.adversarial_settings import AttackSettings
+from tasks.adversarial_settings import AttackName, AttackSettings
 from tasks.inference import BATCH, Predictor, devices, fitted
 from tasks.parallel import spans
 from tasks.progress import Progress
@@ -25,7 +25,8 @@ class Stand(NamedTuple):
         plain: Whether the answer is right without an attack (n,).
         attacked: Whether it stays right (n,).
         stage: What broke it, see `models.attacks.run.Attacked`.
-        silent: Images without a slope for attacks to follow, or with one of no numbers.
+        silent: Images without a slope for attacks to follow, or with one of no numbers;
+            none for Square, which follows none.
     """
 
     plain: Array
@@ -112,7 +113,7 @@ def withstand(
             at = np.arange(start, stop)[known]
             found = run(images[known], labels[at], places=rows[at])
             broken[at], stage[at] = found.broken, found.stage
-            if len(known):
+            if len(known) and settings.attack != AttackName.square:
                 silent += int(run.silent(images[known], labels[at]).sum())
             progress.advance(len(images))
     return Stand(stage != -2, ~broken, stage, silent)
