@@ -21,7 +21,7 @@ from models.holes import Holes, draw_holes, erase
 from models.occlude import occlude_some
 from models.passes import apart, by_chunk, where_needed
 from models.policies import draw_ops
-from models.recipe import NONE, Augment
+from models.recipe import NONE, Augment, side_of
 
 # Settings that move pixels; the others of the list below do not.
 GEOMETRY = "flip flip_up rotate zoom stretch shift shear perspective".split()
@@ -53,11 +53,6 @@ def augment(images: jax.Array, key: jax.Array, settings: Augment) -> jax.Array:
     draws = draw(key, len(images), settings, side=images.shape[1])
     views = render(images, draws, size=side_of(settings, images.shape[1]))
     return _occlude(views, key, settings) if settings.occlude else views
-
-
-def side_of(settings: Augment, side: int) -> int:
-    """Return the side of the views of images of side `side`."""
-    return settings.size or round(side * settings.resolution)
 
 
 @functools.partial(jax.jit, static_argnames=("n", "settings", "side"))

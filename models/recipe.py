@@ -50,7 +50,8 @@ class Augment:
         occluders: What covers it: any of `OCCLUDERS`.
         mixup: Chance that an image is blended with another of the batch.
         cutmix: Chance that an image gets a box of another of the batch.
-        resolution: Side of the views, as a share of the image's side.
+        resolution: Side of the views, as a share of the image's side; None is three
+            quarters, and no less than `WHOLE_VIEW` pixels, or the whole side.
         size: Side of the views in pixels; None goes by `resolution`.
         flip_up: Chance of an upside-down mirror.
         shear: Largest slant along either axis, in degrees.
@@ -91,7 +92,7 @@ class Augment:
     cutmix: float = 0.3
     # Views are zoomed in, so a smaller side shows things at the size that they have in
     # the whole image at evaluation (arXiv 1906.06423), at 1.5 times the speed.
-    resolution: float = 0.75
+    resolution: float | None = None
     size: int | None = None
     # Off, and free of cost while off: what they bring is not measured yet.
     flip_up: float = 0.0
@@ -136,6 +137,16 @@ NONE = Augment(
 # In few epochs, strong and mixed views cost more than they bring: .09 in 20 epochs.
 GENTLE = Augment(zoom=(0.6, 1.0), contrast=0.3, mixup=0.0, cutmix=0.0)
 SHORT_RUN = 30
+# Of 32 px, views of 32 gave .657 and of 24 .566 after 10 epochs of 10,000 CIFAR-10
+# images, at 1.4 times the time (validation).
+WHOLE_VIEW = 32
+
+
+def side_of(settings: Augment, side: int) -> int:
+    """Return the side of the views of images of side `side`, in pixels."""
+    if settings.size or settings.resolution:
+        return settings.size or round(side * (settings.resolution or 1))
+    return max(round(0.75 * side), min(side, WHOLE_VIEW))
 
 
 @dataclasses.dataclass(frozen=True)

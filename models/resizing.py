@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from models.presets import preset_of
-from models.recipe import Recipe
+from models.recipe import Recipe, side_of
 
 # Maps of such a side halve evenly three times; transformers cut by their patch.
 GRAIN = 8
@@ -65,7 +65,7 @@ class Growing:
         if self._recipe.progressive == 1:
             return self.full
         augment = self._recipe.augment
-        whole = augment.size or round(batch[0].shape[1] * augment.resolution)
+        whole = side_of(augment, batch[0].shape[1])
         side = stage_sides(self._recipe, whole)[stage_of(self._recipe, epoch)]
         if not self._steps:
             # The last stage takes the most memory: it may not fail after the others.

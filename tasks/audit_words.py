@@ -90,9 +90,13 @@ def _detectors(report: ResilienceReport) -> list[str]:
     row, own = best
     known = next(iter(row.noticed.values()), None)
     false = row.false_alarms.value if row.false_alarms is not None else None
+    holds = (
+        f"Of the detectors, {row.detector} holds best against an attack that knows it"
+    )
+    if own.value <= (false or 0):
+        holds = "No detector holds against an attack that knows it"
     said = (
-        f"Of the detectors, {row.detector} holds best against an attack that knows it:"
-        f" it notices {estimate(own)} of {own.n:,} images that fool"
+        f"{holds}: {row.detector} notices {estimate(own)} of {own.n:,} images that fool"
     )
     if known is not None and known.n:
         said += f", and {estimate(known)} of PGD that does not know it"

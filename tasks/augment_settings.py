@@ -93,8 +93,11 @@ class AugmentSettings(Settings):
     cutmix: float = Field(
         DEFAULTS.cutmix, ge=0, le=1, description="Chance to paste between pairs."
     )
-    resolution: float = Field(
-        DEFAULTS.resolution, gt=0, le=2, description="Side of the views, share."
+    resolution: float | None = Field(
+        DEFAULTS.resolution,
+        gt=0,
+        le=2,
+        description="Side of the views, share; none: .75, small images whole.",
     )
     size: int | None = Field(
         DEFAULTS.size, ge=8, description="Side of the views; none: by resolution."

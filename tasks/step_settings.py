@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Any
 
-from models.recipe import RATES, SCHEDULE_FREE, Augment, Recipe
+from models.recipe import RATES, SCHEDULE_FREE, Augment, Recipe, side_of
 from models.resizing import stage_sides
 from tasks.loss_settings import BalanceKind
 
@@ -152,8 +152,7 @@ def growth_problem(settings: Any, image_size: int) -> str:
     """Say why progressive views of such images would not grow, "" if they do."""
     if settings.progressive == 1:
         return ""
-    views = settings.augment or Augment()
-    side = views.size or round(image_size * views.resolution)
+    side = side_of(settings.augment or Augment(), image_size)
     shape = {name: getattr(settings, name) for name in GROWTH}
     if len(set(stage_sides(Recipe(**shape), side))) > 1:
         return ""

@@ -101,6 +101,14 @@ def test_size_and_resolution_set_the_side_of_the_view():
     assert augment(photos(), KEY, only(resolution=0.75)).shape == (8, 12, 12, 3)
 
 
+@pytest.mark.parametrize(
+    ("side", "view"), [(16, 16), (32, 32), (40, 32), (48, 36), (64, 48), (224, 168)]
+)
+def test_views_are_smaller_than_images_but_small_images_stay_whole(side, view):
+    assert side_of(Augment(), side) == view
+    assert side_of(Augment(resolution=0.75), side) == round(0.75 * side)
+
+
 def test_a_gray_picture_stays_gray():
     gray = np.repeat(photos()[..., :1], 3, axis=3)
     seen = np.asarray(augment(gray, KEY, Augment()))
@@ -309,7 +317,9 @@ def test_views_of_one_pixel_wide_images_are_fine():
 
 def test_the_default_views_are_those_of_the_first_version():
     soft = (photos() // 4 + 96).astype("uint8")
-    seen = augment(soft, KEY, dataclasses.replace(Augment(), erase=0.4))
+    seen = augment(
+        soft, KEY, dataclasses.replace(Augment(), erase=0.4, resolution=0.75)
+    )
     means = [0.5863, 0.6183, 0.3878, 0.3789, 0.3612, 0.6386, 0.5163, 0.4174]
     spread = [0.0451, 0.0415, 0.0561, 0.0399, 0.0432, 0.0626, 0.0637, 0.0761]
     np.testing.assert_allclose(seen.mean((1, 2, 3)), means, atol=1e-4)
