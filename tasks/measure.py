@@ -110,7 +110,12 @@ def measure_version(
         settings=settings,
         champion=rival.version if rival else None,
     )
-    warnings = [strange, "" if own else _learnt(dataset, rows, model)]
+    warnings = [strange]
+    if not own and (seen := _learnt(dataset, rows, model)):
+        unseen = "Give images that it has not seen."
+        warnings.append(f"{seen}: the figures flatter it. {unseen}")
+    if rival is not None and (seen := _learnt(dataset, rows, rival)):
+        warnings.append(f"{seen}: beside this one, it looks better than it is.")
     if own:
         used = _used(source, model)
         found = found.model_copy(update={"notes": [*found.notes, used]})
@@ -140,7 +145,7 @@ def _used(source: DatasetRef, model: ModelRef) -> str:
 
 
 def _learnt(dataset: Dataset, rows: Array, model: ModelRef) -> str:
-    """Say how many of the files the version was trained or tuned on, '' if none.
+    """Say how many of the files a version was trained or tuned on, '' if none.
 
     Only copies of the same bytes are found; '' too where its dataset is gone.
     """
@@ -154,8 +159,8 @@ def _learnt(dataset: Dataset, rows: Array, model: ModelRef) -> str:
     if not known:
         return ""
     return (
-        f"The version was trained or tuned on {known:,} of these {len(rows):,} files:"
-        " the figures flatter it. Give images that it has not seen."
+        f"Version {model.version} was trained or tuned on {known:,} of these"
+        f" {len(rows):,} files"
     )
 
 
