@@ -50,6 +50,7 @@ class MeasuredVersion(Reference):
     model: ModelRef
     data: str = Field(description="What the images are, in words.")
     source: DatasetRef
+    settings: SlicedSettings
     temperature: float = Field(description="What logits are divided by.")
     warnings: list[str] = Field(description="What makes the figures other than fair.")
     found: Measured
@@ -123,6 +124,7 @@ def measure_version(
         model=model,
         data=place,
         source=source,
+        settings=settings,
         temperature=float(predictor.meta["temperature"]),
         warnings=[said for said in warnings if said],
         found=found,

@@ -35,6 +35,7 @@ def test_the_champion_scores_on_its_own_test_split_what_its_gate_saw(trained):
     assert page.parent.name.startswith("shop-1-")
     kept = json.loads((page.parent / "evaluation.json").read_text())
     assert kept["found"]["n"] == found.n
+    assert kept["settings"]["draws"] == QUICK.draws
     assert "top-1" in result.text()
     json.dumps(result.to_json())
 
