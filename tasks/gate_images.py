@@ -85,13 +85,16 @@ def slices(check: Slices, match: Match, settings: GateSettings) -> list[CheckRes
 
 
 def _no_slice(check: Slices, match: Match) -> str:
-    there = match.slices or {}
-    if unknown := [name for name in check.by if name not in there]:
+    if absent := _absent(check, match):
         return (
-            f"These images are not sliced by {', '.join(unknown)}, but by"
-            f" {', '.join(there) or 'nothing'}."
+            f"These images are not sliced by {', '.join(absent)}, but by"
+            f" {', '.join(match.slices or {}) or 'nothing'}."
         )
     return f"No slice has {check.min_images:,} images."
+
+
+def _absent(check: Slices, match: Match) -> list[str]:
+    return [name for name in check.by if name not in (match.slices or {})]
 
 
 def _slices_result(
@@ -123,6 +126,8 @@ def _slices_result(
         detail += f" Surely below: {', '.join(named)}."
     if small:
         detail += f" {small:,} smaller ones are not judged."
+    if absent := _absent(check, match):
+        detail += f" These images are not sliced by {', '.join(absent)}."
     return CheckResult(
         check=f"{match.name}: slices",
         verdict=verdict,
@@ -166,7 +171,8 @@ def must_stay_right(check: MustStayRight, matches: Sequence[Match]) -> CheckResu
     right: dict[str, bool] = {}
     for match in matches:
         for known in (match.paths, match.digests or ()):
-            right |= dict(zip(known, match.candidate.correct > 0, strict=True))
+            for name, hit in zip(known, match.candidate.correct > 0, strict=True):
+                right[name] = right.get(name, True) and bool(hit)
     absent = [name for name in names if name not in right]
     wrong = [name for name in names if not right.get(name, True)]
     detail = f"{len(names) - len(absent) - len(wrong):,} of {len(names):,} are right."

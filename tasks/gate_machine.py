@@ -69,7 +69,7 @@ def infrastructure(folder: Path | None) -> CheckResult:
         verdict, said = Verdict.FAIL, "answers numbers that are not finite"
     elif not (first == second).all():
         verdict, said = Verdict.FAIL, "answers the same images differently"
-    elif apart > NEAR:
+    elif not apart <= NEAR:
         verdict, said = Verdict.FAIL, f"answers otherwise than here, by {apart:.2g}"
     else:
         verdict, said = Verdict.PASS, "answers twice the same, and as here"

@@ -12,6 +12,8 @@ from data_contracts.config import Settings
 from data_contracts.errors import UsageError
 from tasks.adversarial_settings import AttackName, AttackSettings, Norm
 
+SLICED = ("domain", "coarse", "training images", "size", "era")
+
 
 class Metric(StrEnum):
     """Figures that are compared with the champion's on the same resamples."""
@@ -64,6 +66,10 @@ class Floor(_Check):
     def _limit_for_others(self) -> Self:
         if self.limit is None and self.metric != Metric.top1:
             raise ValueError(f"a floor of {self.metric} needs a limit")
+        if self.limit is not None and self.limit >= 1 and self.metric.rises:
+            raise ValueError(
+                f"a floor of {self.metric} must be under 1, received {self.limit:g}"
+            )
         return self
 
 
@@ -248,6 +254,12 @@ class GateSettings(Settings):
         twice = next((key for key in keys if keys.count(key) > 1), None)
         if twice:
             raise ValueError(f"the check {' '.join(twice)} is given twice; keep one")
+        for check in self.checks:
+            if isinstance(check, Latency) and 0.5**check.rounds > 1 - self.level:
+                raise ValueError(
+                    f"latency: {check.rounds} rounds can never be sure at"
+                    f" level={self.level:g}; give more rounds"
+                )
         return self
 
 
@@ -316,6 +328,12 @@ def check_plan(settings: GateSettings, *, robustness: bool) -> None:
     for check in settings.checks:
         if isinstance(check, MustStayRight):
             pinned_names(check)
+        unknown = set(getattr(check, "by", ())) - set(SLICED)
+        if unknown:
+            raise UsageError(
+                f"gate.checks: slices by {', '.join(sorted(unknown))}: test images are"
+                f" sliced by {', '.join(SLICED)} alone. Name some of these."
+            )
         if isinstance(check, Corruptions) and not robustness:
             raise UsageError(
                 "gate.checks: corruptions compares spoiled images, and none are"

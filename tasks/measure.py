@@ -50,6 +50,7 @@ class MeasuredVersion(Reference):
     model: ModelRef
     data: str = Field(description="What the images are, in words.")
     source: DatasetRef
+    settings: SlicedSettings
     temperature: float = Field(description="What logits are divided by.")
     warnings: list[str] = Field(description="What makes the figures other than fair.")
     found: Measured
@@ -110,7 +111,12 @@ def measure_version(
         settings=settings,
         champion=rival.version if rival else None,
     )
-    warnings = [strange, "" if own else _learnt(dataset, rows, model)]
+    warnings = [strange]
+    if not own and (seen := _learnt(dataset, rows, model)):
+        unseen = "Give images that it has not seen."
+        warnings.append(f"{seen}: the figures flatter it. {unseen}")
+    if rival is not None and (seen := _learnt(dataset, rows, rival)):
+        warnings.append(f"{seen}: beside this one, it looks better than it is.")
     if own:
         used = _used(source, model)
         found = found.model_copy(update={"notes": [*found.notes, used]})
@@ -118,6 +124,7 @@ def measure_version(
         model=model,
         data=place,
         source=source,
+        settings=settings,
         temperature=float(predictor.meta["temperature"]),
         warnings=[said for said in warnings if said],
         found=found,
@@ -140,7 +147,7 @@ def _used(source: DatasetRef, model: ModelRef) -> str:
 
 
 def _learnt(dataset: Dataset, rows: Array, model: ModelRef) -> str:
-    """Say how many of the files the version was trained or tuned on, '' if none.
+    """Say how many of the files a version was trained or tuned on, '' if none.
 
     Only copies of the same bytes are found; '' too where its dataset is gone.
     """
@@ -154,8 +161,8 @@ def _learnt(dataset: Dataset, rows: Array, model: ModelRef) -> str:
     if not known:
         return ""
     return (
-        f"The version was trained or tuned on {known:,} of these {len(rows):,} files:"
-        " the figures flatter it. Give images that it has not seen."
+        f"Version {model.version} was trained or tuned on {known:,} of these"
+        f" {len(rows):,} files"
     )
 
 

@@ -36,12 +36,17 @@ FIGURES = {
         "chance that an image of a class is surer of it than another; half is luck",
         "%",
     ),
-    "nll": ("Log loss", "surprise at the right class, in nats; lower is better", ""),
-    "brier": ("Brier", "squared error of the probabilities, 0 to 2; lower", ""),
+    "nll": ("Log loss", "surprise at the right class; lower is better", ""),
+    "brier": (
+        "Brier",
+        "squared error of the probabilities, 0 to 2; lower is better",
+        "",
+    ),
     "ece": ("ECE", "how far confidence is from accuracy; lower is better", ""),
     "risk_area": (
         "Risk-coverage area",
-        "share wrong among the surest, on average over how many are answered; lower",
+        "share wrong if only the surest are answered, averaged over how many are;"
+        " lower is better",
         "",
     ),
 }

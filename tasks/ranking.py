@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import digamma
 
 from tasks.intervals import Floats, Ints
@@ -17,7 +18,7 @@ class Ranked(NamedTuple):
     precision: Floats
 
 
-def ranked(positive: Floats, every: Floats) -> Ranked:
+def ranked(positive: Floats | Ints, every: Floats | Ints) -> Ranked:
     """Return ROC AUC and average precision of counts by rising score.
 
     Images of one step have equal scores: half of their pairs are in order for the AUC
@@ -90,11 +91,20 @@ def risk_area(n: Floats, right: Floats) -> Floats:
     return np.asarray(area.sum(-1) / n.sum(-1), np.float64)
 
 
-def by_value(scores: Floats, marks: Floats) -> tuple[Floats, Floats]:
-    """Return how many images share each score, rising, and the sum of their marks."""
-    _, place = np.unique(scores, return_inverse=True)
-    place = place.ravel()
-    return (
-        np.bincount(place).astype(np.float64),
-        np.bincount(place, marks).astype(np.float64),
-    )
+def parted(scores: Floats, own: NDArray[np.bool_]) -> tuple[Ints, Ints]:
+    """Return images of a class and all images by rising score, as `ranked` wants them.
+
+    Others between two scores of the class are one step: their order changes nothing.
+
+    Args:
+        scores: (n,) scores.
+        own: (n,) whether each is of the class.
+    """
+    mine, every = np.sort(scores[own]), np.sort(scores)
+    at = np.unique(mine)
+    counts = []
+    for among in (mine, every):
+        ends = [np.searchsorted(among, at, side) for side in ("left", "right")]
+        cuts = np.stack(ends, axis=1).ravel()
+        counts.append(np.diff(cuts, prepend=0, append=len(among)))
+    return counts[0], counts[1]

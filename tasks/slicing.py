@@ -15,7 +15,7 @@ from tasks.lessons import count_taught, labels_to_learn
 
 # Columns of many values are cut to the commonest.
 MOST = 40
-FEW_NUMBERS = 10  # different whole numbers that stay slices of their own
+FEW_NUMBERS = 10  # different numbers that stay slices of their own
 # Training images of a class, the bounds of few and medium (arXiv 1904.05160).
 SHOTS = (20, 100)
 # Sides of the original, in pixels, that part the slices of the column `size`.
@@ -107,11 +107,8 @@ def _slice(
     values = dataset.column(name)[rows]
     if values.ndim > 1:
         raise UsageError(f"slices: column {name!r} holds several numbers an image.")
-    if values.dtype == object:
+    if values.dtype in (object, bool):
         return by_text(values)
-    few = np.issubdtype(values.dtype, np.integer) or values.dtype == bool
-    if few and len(np.unique(values)) <= FEW_NUMBERS:
-        return by_text(values.astype(str).astype(object))
     return by_quantile(values, bins=bins)
 
 
@@ -133,18 +130,27 @@ def by_text(values: Array) -> Slice:
 
 
 def by_quantile(values: Array, *, bins: int) -> Slice:
-    """Return slices of numbers, about equally many images in each; NaN is none."""
+    """Return slices of numbers, about equally many images in each; NaN is none.
+
+    Few numbers that come again and again, such as 0 and 1, are slices of their own.
+    """
     numbers = values.astype(np.float64)
     known = np.isfinite(numbers)
     if not known.any():
         return Slice([], np.full(len(values), NONE))
-    edges = np.unique(np.quantile(numbers[known], np.linspace(0, 1, bins + 1)))
-    inner = edges[1:-1]
-    codes = np.searchsorted(inner, numbers, side="right")
-    names = [f"{low:.4g} to {high:.4g}" for low, high in itertools.pairwise(edges)] or [
-        f"{edges[0]:.4g}"
-    ]
+    own = np.unique(numbers[known])
+    if len(own) <= FEW_NUMBERS and (len(own) == 1 or 2 * len(own) <= known.sum()):
+        codes, names = np.searchsorted(own, numbers), [_number(value) for value in own]
+    else:
+        edges = np.unique(np.quantile(numbers[known], np.linspace(0, 1, bins + 1)))
+        codes = np.searchsorted(edges[1:-1], numbers, side="right")
+        pairs = itertools.pairwise(_number(edge) for edge in edges)
+        names = [f"{low} to {high}" for low, high in pairs]
     return Slice(names, np.where(known, codes, NONE).astype(np.int64))
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
 
 
 def _shots(dataset: Dataset, rows: Array) -> Array:

@@ -32,7 +32,7 @@ from tasks.tallied_curves import (
     reliability,
 )
 from tasks.tallied_ranks import Ranks, measure_ranks
-from tasks.tally import BUCKETS, STEPS, Tally, from_fixed
+from tasks.tally import RANKED, Tally, from_fixed
 
 FEW = 30  # images under which intervals say little
 # Of the figures that `_averages` makes, in its order.
@@ -74,7 +74,7 @@ def measure(
     _must_hold_images(tally)
     present = np.flatnonzero(s["images"].sum(0))
     bins = bins_of(s, settings)
-    figures, f1 = _sum_figures(tally, _columns(tally, present, bins), settings)
+    figures = _sum_figures(tally, _columns(tally, present, bins), settings)
     not_run = _not_run(tally, present)
     ranks = None if not_run else measure_ranks(tally, settings)
     if ranks is not None:
@@ -92,9 +92,7 @@ def measure(
         ece_null=float(null.mean()),
         ece_null_high=float(np.quantile(null, settings.level)),
         rank_error=ranks.error if ranks else {},
-        per_class=_per_class(
-            tally, names, dict(zip(present, f1, strict=True)), ranks, settings
-        ),
+        per_class=_per_class(tally, names, ranks, settings),
         slices=_slices(tally, settings),
         coverage=coverage(s, settings),
         reliability=reliability(s, bins, settings),
@@ -108,22 +106,22 @@ def measure(
 
 def _sum_figures(
     tally: Tally, columns: Columns, settings: MeasureSettings
-) -> tuple[dict[str, Estimate], list[Estimate]]:
-    """Return the figures that sums make, and F1 of each class with images."""
-    s, n, own = tally.sums, tally.n, len(AVERAGES)
-    rows = list(zip(*_resampled(columns, settings), strict=True))
+) -> dict[str, Estimate]:
+    """Return the figures that sums make."""
+    s, n = tally.sums, tally.n
+    rows = zip(*_resampled(columns, settings), strict=True)
     figures = {
         "top1": shares_by_bucket(s["correct"], s["n"], settings.level)[0],
         "top5": shares_by_bucket(s["top5"], s["n"], settings.level)[0],
     }
     figures |= {
         name: clipped(*row, n=n, top=TOPS.get(name, 1.0))
-        for name, row in zip(AVERAGES, rows[:own], strict=True)
+        for name, row in zip(AVERAGES, rows, strict=True)
     }
     figures["balanced_accuracy"] = figures["macro_recall"]
     if s["answered"].sum() == n:  # the same figure by another name
         figures["micro_f1"] = figures["top1"]
-    return figures, [clipped(*row, n=n) for row in rows[own:]]
+    return figures
 
 
 def _must_hold_images(tally: Tally) -> None:
@@ -173,7 +171,7 @@ def _columns(tally: Tally, present: Ints, bins: Ints) -> Columns:
 
 
 def _averages(sums: Floats, at: dict[str, slice]) -> Floats:
-    """Return (d, figures) of weighted column sums (d, s); NaN where nothing was drawn.
+    """Return (d, figures) of weighted column sums (d, s).
 
     Macro and weighted figures run over the classes with images; a class that is never
     predicted has precision 0.
@@ -193,7 +191,7 @@ def _averages(sums: Floats, at: dict[str, slice]) -> Floats:
         figures += [(part[name] / n)[:, 0] for name in ("brier", "nll")]
         figures += [np.abs(part["gap"]).sum(1) / n[:, 0]]
         figures += [risk_area(part["step_n"], part["step_right"])]
-    return np.column_stack([*figures, np.where(there, f1, np.nan)])
+    return np.column_stack(figures)
 
 
 def _resampled(
@@ -215,22 +213,23 @@ def _resampled(
 def _not_run(tally: Tally, present: Ints) -> dict[str, str]:
     why = ""
     if len(present) < 2:
-        why = "only one class has images, and ranks need images of others too"
+        why = "only one class has images, and it takes images of others to compare with"
     elif not tally.ranked:
-        why = f"ranks are kept for up to 2,000 classes, and there are {tally.k:,}"
+        why = f"it is made for up to {RANKED:,} classes, and there are {tally.k:,}"
     return dict.fromkeys(("roc_auc", "average_precision"), why) if why else {}
 
 
 def _per_class(
     tally: Tally,
     names: Sequence[str],
-    f1: dict[int, Estimate],
     ranks: Ranks | None,
     settings: MeasureSettings,
 ) -> list[ClassFigures]:
     s, level = tally.sums, settings.level
     recall = shares_by_bucket(s["right"], s["images"], level)
     precision = shares_by_bucket(s["right"], s["given"], level)
+    either = s["given"] + s["images"] - s["right"]
+    f1 = [_f1(row) for row in shares_by_bucket(s["right"], either, level)]
     support, given = s["images"].sum(0), s["given"].sum(0)
     return [
         ClassFigures(
@@ -240,7 +239,7 @@ def _per_class(
             predicted=int(given[c]),
             precision=precision[c] if given[c] else None,
             recall=recall[c] if support[c] else None,
-            f1=_f1(f1[c], precision[c], recall[c]) if c in f1 else None,
+            f1=f1[c] if support[c] else None,
             average_precision=ranks.precision[c] if ranks else None,
             roc_auc=ranks.auc[c] if ranks else None,
         )
@@ -248,14 +247,10 @@ def _per_class(
     ]
 
 
-def _f1(found: Estimate, precision: Estimate, recall: Estimate) -> Estimate:
-    """Return F1 of a class; where resamples never differ, between its parts' ends."""
-    ends = found.low, found.high
-    if found.low == found.high:
-        parts = ((precision.low, recall.low), (precision.high, recall.high))
-        low, high = (2 * p * r / (p + r) if p + r else 0.0 for p, r in parts)
-        ends = min(low, found.value), max(high, found.value)
-    return Estimate(value=found.value, low=ends[0], high=ends[1], n=recall.n)
+def _f1(both: Estimate) -> Estimate:
+    """Return F1 from the share of right answers among images of or given a class."""
+    value, low, high = (2 * x / (1 + x) for x in (both.value, both.low, both.high))
+    return Estimate(value=value, low=low, high=high, n=both.n)
 
 
 def _slices(tally: Tally, settings: MeasureSettings) -> dict[str, list[SliceRow]]:
@@ -330,12 +325,12 @@ def _notes(
     s = tally.sums
     never = int(((s["images"].sum(0) > 0) & (s["given"].sum(0) == 0)).sum())
     notes = [
-        f"Intervals cover {settings.level:.0%} and count duplicate groups, not images:"
-        f" groups are dealt to {BUCKETS} buckets, of which {settings.draws:,} resamples"
-        f" are drawn, seed {settings.seed}. Shares use Wilson's interval on the number"
-        " of images that the groups are worth.",
-        "Macro and weighted figures run over the classes with images. With one label an"
-        " image, micro precision and recall, and weighted recall, are top-1.",
+        "Brackets hold where each figure would lie on endless images like these, with"
+        f" {settings.level:.0%} confidence. Images that are copies of one another, or"
+        " nearly, count as the one that they show. docs/evaluation.md says how.",
+        "Averages over classes run over those with images. Micro precision, micro"
+        " recall and weighted recall are not listed: with one label an image they are"
+        " top-1.",
     ]
     if never:
         notes.append(
@@ -352,10 +347,18 @@ def _notes(
         )
     if ranks and not ranks.exact:
         notes.append(
-            f"ROC AUC and average precision count probabilities in {STEPS:,} steps of"
-            f" their log-odds; they are off by {ranks.error['roc_auc']:.4f} and"
+            "There are too many images to keep every confidence, so that ROC AUC and"
+            " average precision are made of rounded ones: they are off by"
+            f" {ranks.error['roc_auc']:.4f} and"
             f" {ranks.error['average_precision']:.4f} at most."
         )
+    n = s["n"][:, None]
+    worth = tally.n / float(design_effect(n, n, np.zeros(1))[0])
     if tally.n < FEW:
         notes.append(f"Only {tally.n} images: intervals say little.")
+    elif worth < FEW / 2:
+        notes.append(
+            f"So many of the {tally.n:,} images are copies of one another that they say"
+            f" as much as {worth:.0f}: intervals say little."
+        )
     return notes

@@ -11,7 +11,8 @@ from flows import workspace
 from flows.evaluate import EvaluateConfig, run
 from tasks.gate_machine import infrastructure, latency
 from tasks.gate_settings import Latency
-from tasks.measure import SlicedSettings
+from tasks.measure import SlicedSettings, measure_version
+from tasks.version_images import own_dataset
 from tests.tasks.pictures import write, write_folders
 
 QUICK = SlicedSettings(draws=100)
@@ -34,6 +35,7 @@ def test_the_champion_scores_on_its_own_test_split_what_its_gate_saw(trained):
     assert page.parent.name.startswith("shop-1-")
     kept = json.loads((page.parent / "evaluation.json").read_text())
     assert kept["found"]["n"] == found.n
+    assert kept["settings"]["draws"] == QUICK.draws
     assert "top-1" in result.text()
     json.dumps(result.to_json())
 
@@ -49,6 +51,21 @@ def test_new_images_are_measured_by_slices_of_any_column(trained, pictures):
     assert [row.top1.n for row in found.slices["bytes"]] == pytest.approx(
         [found.n / 3] * 3, abs=4
     )
+
+
+def test_a_rival_that_has_seen_the_images_is_said_to_look_too_good(trained, tmp_path):
+    measured = measure_version(
+        own_dataset(trained.model).ref,
+        trained.model,
+        QUICK,
+        own=False,
+        place="all its images",
+        rival=trained.model,
+        folder=str(tmp_path),
+    )
+    assert len(measured.warnings) == 2
+    assert "the figures flatter it" in measured.warnings[0]
+    assert "looks better than it is" in measured.warnings[1]
 
 
 def test_classes_that_it_never_learnt_are_left_out_and_said(trained, more_pictures):

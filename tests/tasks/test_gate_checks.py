@@ -66,6 +66,8 @@ def test_the_usual_checks_come_without_asking_and_give_way_to_ones_own():
         ({"checks": ({"check": "size"}, {"check": "size"})}, "given twice"),
         ({"checks": ({"check": "floor", "metric": "nll"},)}, "needs a limit"),
         ({"checks": ({"check": "luck"},)}, "luck"),
+        ({"checks": ({"check": "floor", "limit": 1},)}, "must be under 1"),
+        ({"level": 0.9995, "checks": ({"check": "latency", "rounds": 10},)}, "rounds"),
     ],
 )
 def test_a_gate_that_makes_no_sense_is_refused(fields, said):
@@ -77,6 +79,9 @@ def test_a_check_that_lacks_what_it_needs_is_refused_before_any_work(tmp_path):
     with pytest.raises(UsageError, match="robustness=yes"):
         check_plan(gate({"check": "corruptions"}), robustness=False)
     check_plan(gate({"check": "corruptions"}), robustness=True)
+    sliced_by = {"check": "slices", "by": ["domain", "wether"]}
+    with pytest.raises(UsageError, match=r"slices by wether: .* by domain, coarse"):
+        check_plan(gate(sliced_by), robustness=False)
     missing = {"check": "must_stay_right", "file": str(tmp_path / "none.txt")}
     with pytest.raises(UsageError, match="cannot be read"):
         check_plan(gate(missing), robustness=False)
@@ -134,6 +139,8 @@ def test_slices_that_are_not_sure_stop_only_who_asks_for_it():
     assert judged(sliced(0), few).checks[-1].verdict == Verdict.NOT_RUN
     (*_, said) = judged(sliced(0), {"check": "slices", "by": ["weather"]}).checks
     assert said.detail == "These images are not sliced by weather, but by domain."
+    (*_, said) = judged(sliced(0), {"check": "slices", "by": ["domain", "era"]}).checks
+    assert said.detail.endswith("These images are not sliced by era.")
 
 
 def test_slices_of_equal_models_hardly_ever_fail():
@@ -172,6 +179,8 @@ def test_pinned_images_must_be_there_and_right(tmp_path):
     report = pinned("0.png", "3.png")
     assert report.verdict == FAIL
     assert "Wrong: 3.png" in report.checks[-1].detail
+    digests[8] = digests[3]  # the same file again, under a label that is met
+    assert pinned(digests[3]).verdict == FAIL
 
 
 def test_calibration_fails_what_boasts_and_not_luck():

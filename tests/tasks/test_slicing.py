@@ -31,6 +31,19 @@ def test_numbers_are_parted_by_quantiles_and_gaps_are_none():
     assert found.names[0] == "0 to 24.75"
 
 
+def test_few_numbers_are_slices_of_their_own_in_their_order():
+    values = np.repeat([0.0, 2, 10, np.nan], [80, 10, 10, 5])
+    found = by_quantile(values, bins=4)
+    assert found.names == ["0", "2", "10"]
+    assert np.bincount(found.codes[:100]).tolist() == [80, 10, 10]
+    assert (found.codes[100:] == -1).all()
+
+
+def test_large_numbers_are_written_out():
+    found = by_quantile(np.arange(100_000, 300_000, 1000), bins=2)
+    assert found.names == ["100,000 to 199,500", "199,500 to 299,000"]
+
+
 @pytest.mark.parametrize("values", [np.full(5, 3.0), np.full(5, np.nan)])
 def test_a_column_of_one_number_or_none_makes_no_second_slice(values):
     found = by_quantile(values, bins=4)

@@ -9,6 +9,7 @@ from data_contracts.errors import UsageError
 from tasks.evaluation import MeasureSettings
 from tasks.ranking import ranked, risk_area, slack
 from tasks.tallied import measure, must_answer
+from tasks.tallied_ranks import _without_each
 from tasks.tally import BUCKETS, STEPS, Tally, bucket_of, step_of
 
 QUICK = MeasureSettings(draws=200)
@@ -183,7 +184,7 @@ def test_steps_of_ranks_are_off_by_no_more_than_they_say(seed, monkeypatch):
         precision = exact_precision(probs[:, c], labels == c)
         assert abs(row.average_precision.value - precision) <= off.precision[c] < 0.02
     assert 0 < found.rank_error["roc_auc"] < 0.005
-    assert "steps" in " ".join(found.notes)
+    assert "rounded" in " ".join(found.notes)
 
 
 def test_the_risk_coverage_area_is_the_mean_risk_of_the_surest():
@@ -228,6 +229,58 @@ def test_intervals_cover_the_truth():
         for name in inside:
             inside[name] += found[name].low <= truth[name] <= found[name].high
     assert min(inside.values()) >= 34
+
+
+def test_intervals_of_classes_of_few_images_cover_the_truth():
+    whole = measured(*sample(20_000, 10, seed=1, skill=3))
+    names = ("roc_auc", "average_precision", "f1", "recall")
+    truth = {
+        name: np.mean([getattr(row, name).value for row in whole.per_class])
+        for name in names
+    }
+    inside, rows = dict.fromkeys(names, 0), 0
+    for seed in range(20):
+        for row in measured(*sample(40, 10, seed=seed + 2, skill=3)).per_class:
+            if row.recall is None:
+                continue
+            rows += 1
+            for name in names:
+                found = getattr(row, name)
+                inside[name] += found.low <= truth[name] <= found.high
+    assert min(inside.values()) > 0.93 * rows
+
+
+def test_a_few_images_in_perfect_order_prove_little():
+    labels = np.repeat([0, 1], [4, 60])
+    first, second = measured(
+        np.eye(2)[labels] * 0.8 + 0.1, labels, np.arange(64)
+    ).per_class
+    for name in ("roc_auc", "average_precision"):
+        assert getattr(first, name).value == 1
+        assert 0.4 < getattr(first, name).low < 0.9
+    assert second.average_precision.low > 0.9
+
+
+def test_ranks_without_each_bucket_are_those_of_the_other_images():
+    probs, labels, groups = sample(300, 3, skill=1)
+    tally = tallied(probs, labels, groups // 5)
+    without, parts = _without_each(*tally.sums["ranks"])
+    part = bucket_of(groups // 5) % tally.rank_buckets
+    assert (parts > 20).all()
+    for b in (0, 7, 31):
+        rest = tallied(probs[part != b], labels[part != b], groups[part != b])
+        found = ranked(*rest.sums["ranks"].sum(axis=1))
+        assert without[:, b] == pytest.approx(np.array(found), abs=1e-14)
+
+
+def test_copies_alone_leave_little_to_say_and_it_is_said_in_plain_words():
+    probs, labels, groups = sample(60, 3)
+    notes = " ".join(measured(probs, labels, groups // 30).notes)
+    assert "copies of one another that they say as much as 2" in notes
+    notes = " ".join(measured(probs, labels, groups).notes)
+    assert "say little" not in notes
+    for word in ("bucket", "resample", "Wilson", "seed", "log-odds"):
+        assert word not in notes
 
 
 def test_a_class_never_predicted_has_no_precision_and_is_said():
