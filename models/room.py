@@ -10,14 +10,71 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from data_contracts.errors import MemoryShort
+from data_contracts.errors import MemoryShort, UsageError
 from models.feed import devices
 from models.machine import memory
+from models.processes import spans
 from models.recipe import Recipe
+from models.shards import held, layout_of
 from models.steps import TrainState
 
 FULL = "RESOURCE_EXHAUSTED"
 GIB = 1 << 30
+
+
+def chosen_layout(
+    state: TrainState, mesh: Mesh | None, recipe: Recipe, shard: str
+) -> Any:
+    """Return how a training state lies on the devices, see `shards`; None is whole.
+
+    A device needs room for its part of the state and for a whole gradient, and beside
+    a part of the state for the whole weights.
+
+    Args:
+        state: The state; its shapes count.
+        mesh: Devices that a batch is split over.
+        recipe: Whose steps are taken.
+        shard: "never"; "always"; or "auto", where it does not fit whole.
+
+    Raises:
+        UsageError: It is always to be split, and cannot be.
+        MemoryShort: It does not fit.
+    """
+    weights, room = held(state.params), bytes_of_device(mesh)
+    whole = split = held(state) + weights
+    layout, why = None, _hindrance(mesh, recipe)
+    if mesh is not None and not why:
+        layout = layout_of(state, mesh)
+        split = held(state, layout) + 2 * weights
+        if held(state, layout) == held(state):
+            why = f"no large array of it can be cut in {mesh.size} equal parts"
+    if shard == "always" and why:
+        raise UsageError(
+            f"shard=always splits the training state over the devices, but {why}. Leave"
+            " shard out."
+        )
+    apart = shard == "always" or (shard == "auto" and split < whole and whole > room)
+    need = split if apart else whole
+    if need > room:
+        other = " Set shard=auto, which splits them." if split <= room else ""
+        raise MemoryShort(
+            "The memory of the device is too small: weights, optimiser, average and"
+            f" gradient of preset={recipe.preset} take {need / GIB:.3g} GiB on each of"
+            f" {devices(mesh)}, and there are {room / GIB:.3g}.{other} Use a smaller"
+            " preset, or more devices or memory."
+        )
+    return layout if apart else None
+
+
+def _hindrance(mesh: Mesh | None, recipe: Recipe) -> str:
+    """Say why a training state cannot be split, "" if it can."""
+    if devices(mesh) == 1:
+        return "a batch of this size is on one device"
+    if spans(mesh):
+        return "they belong to several processes"
+    if recipe.adversarial.method == "free":
+        return "against=free steps the weights several times within a step"
+    return ""
 
 
 class Ahead:
