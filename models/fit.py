@@ -196,7 +196,13 @@ def fit(
             layout=layout,
             **views,
         )
-        return Ahead(step, recipe, mesh, resident=source.resident * resident)
+        return Ahead(
+            step,
+            recipe,
+            mesh,
+            resident=source.resident * resident,
+            split=layout is not None,
+        )
 
     growing = Growing(recipe, build)
     begin: Any = init if teacher is None else (init, teacher.content)
@@ -224,6 +230,8 @@ def fit(
 def _resume(run: Run, state: Any, predict: Any) -> FitResult:
     found = restore_latest(run.folder, state)
     notes, history = list(found.notes), found.memory.get("history", [])
+    if run.layout is not None:
+        notes.append(f"{devices(run.mesh)} devices split weights and optimiser")
     begun = Within()
     if found.state is not None:
         state = found.state

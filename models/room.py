@@ -27,8 +27,8 @@ def chosen_layout(
 ) -> Any:
     """Return how a training state lies on the devices, see `shards`; None is whole.
 
-    A device needs room for its part of the state and for a whole gradient, and beside
-    a part of the state for the whole weights.
+    Beside a whole state, a device needs room for a gradient, as large as the weights;
+    beside a part of one, for the whole weights.
 
     Args:
         state: The state; its shapes count.
@@ -40,30 +40,33 @@ def chosen_layout(
         UsageError: It is always to be split, and cannot be.
         MemoryShort: It does not fit.
     """
-    weights, room = held(state.params), bytes_of_device(mesh)
-    whole = split = held(state) + weights
+    room, weights = bytes_of_device(mesh), held(state.params)
+    whole, split = held(state), 0
     layout, why = None, _hindrance(mesh, recipe)
     if mesh is not None and not why:
         layout = layout_of(state, mesh)
-        split = held(state, layout) + 2 * weights
-        if held(state, layout) == held(state):
+        split = held(state, layout)
+        if split == whole:
             why = f"no large array of it can be cut in {mesh.size} equal parts"
     if shard == "always" and why:
         raise UsageError(
             f"shard=always splits the training state over the devices, but {why}. Leave"
             " shard out."
         )
-    apart = shard == "always" or (shard == "auto" and split < whole and whole > room)
-    need = split if apart else whole
+    apart = not why and (shard == "always" or whole + weights > room)
+    if shard == "never" or not apart:
+        layout = None
+    need = whole if layout is None else split + weights
     if need > room:
-        other = " Set shard=auto, which splits them." if split <= room else ""
+        never = apart and shard == "never"
+        other = " Set shard=auto, which splits them." if never else ""
         raise MemoryShort(
-            "The memory of the device is too small: weights, optimiser, average and"
-            f" gradient of preset={recipe.preset} take {need / GIB:.3g} GiB on each of"
+            "The memory of the device is too small: weights, optimiser and average of"
+            f" preset={recipe.preset} take {need / GIB:.3g} GiB on each of"
             f" {devices(mesh)}, and there are {room / GIB:.3g}.{other} Use a smaller"
             " preset, or more devices or memory."
         )
-    return layout if apart else None
+    return layout
 
 
 def _hindrance(mesh: Mesh | None, recipe: Recipe) -> str:
@@ -89,7 +92,13 @@ class Ahead:
     """
 
     def __init__(
-        self, step: Any, recipe: Recipe, mesh: Mesh | None, *, resident: int = 0
+        self,
+        step: Any,
+        recipe: Recipe,
+        mesh: Mesh | None,
+        *,
+        resident: int = 0,
+        split: bool = False,
     ) -> None:
         """Wrap `step`.
 
@@ -98,11 +107,12 @@ class Ahead:
             recipe: What an error tells and varies.
             mesh: Devices that a batch is split over.
             resident: Images that wait on each device (or in the machine's memory).
+            split: Whether the devices split the state.
         """
         self.compiled: dict[tuple[int, ...], Any] = {}
         self.seconds = 0.0
         self._step, self._recipe, self._mesh = step, recipe, mesh
-        self._resident = resident
+        self._resident, self._split = resident, split
         self._asked: Any = None
 
     def __call__(
@@ -176,6 +186,8 @@ class Ahead:
         if size // devices(self._mesh) >= 4 * parts:
             ways.append(f"accumulate={2 * parts}")
         ways += [] if self._recipe.remat else ["remat=yes"]
+        if not largest and not self._split and devices(self._mesh) > 1:
+            ways.append("shard=always")
         tried = "" if largest else " No smaller batch fits either."
         advice = "Set " + ", or ".join(ways) if ways else "Use smaller views"
         return (

@@ -181,20 +181,21 @@ def test_large_arrays_are_cut_along_the_longest_axis_that_fits():
 @several
 def test_a_state_is_split_where_it_does_not_fit_whole(monkeypatch):
     _, _, state = state_of()
-    whole = held(state) + held(state.params)
-    split = held(state, layout_of(state, MESH)) + 2 * held(state.params)
+    weights, whole = held(state.params), held(state)
+    split = held(state, layout_of(state, MESH)) + weights
 
     def chosen(shard, bytes_of_one):
         monkeypatch.setattr(room, "memory", lambda: MESH.size * bytes_of_one)
         return chosen_layout(state, MESH, RECIPE, shard) is not None
 
     assert split < whole
-    assert not chosen("auto", whole)
-    assert chosen("always", whole)
-    assert chosen("auto", whole - 1)
+    assert not chosen("auto", whole + weights)
+    assert chosen("always", whole + weights)
+    assert chosen("auto", whole + weights - 1)
+    assert not chosen("never", whole)
     with pytest.raises(MemoryShort, match="Set shard=auto, which splits them"):
         chosen("never", whole - 1)
-    with pytest.raises(MemoryShort, match="Use a smaller preset"):
+    with pytest.raises(MemoryShort, match=r"GiB on each of 2, .* a smaller preset"):
         chosen("auto", split - 1)
 
 
