@@ -18,6 +18,8 @@ from flows.config_file import read_yaml
 from flows.leaves import Given, Setting, item_of, leaves, section_of
 
 S = TypeVar("S", bound=BaseModel)
+# Words that people use for a setting, where nothing is called that.
+SPELLINGS = {"model": "preset", "optimiser": "optimizer"}
 
 
 def parse(
@@ -85,7 +87,8 @@ def _in_full(key: str, known: Mapping[str, Setting]) -> str:
     """Return the dotted key that `key` is the unmistakable last part of, or `key`."""
     if _setting_of(key, known):
         return key
-    if len(ends := _ending(key, known)) == 1:
+    ends = _ending(key, known) or _ending(SPELLINGS.get(key, key), known)
+    if len(ends) == 1:
         return ends[0]
     for owner in _owners(key):
         owners = [

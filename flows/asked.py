@@ -1,4 +1,4 @@
-"""Which version is asked, and on which images: evaluate, explain and audit alike."""
+"""Which version is asked, and on which images: by evaluate, explain, audit, predict."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ def train_members(
     for part, (plan, role) in zip(parts, plans, strict=True):
         member = train_model(part, plan, name=name, runs=runs, start=start, role=role)
         members.append(rebalance_model(part, member, plan))
-    whole = combine_networks(source, members, own, parts=parts)
+    whole = combine_networks(source, members, own, parts=parts, freeze=settings.freeze)
     if own.as_one and not own.distil:
         return rebalance_model(source, whole, settings)
     return whole

@@ -6,26 +6,19 @@ from typing import Any
 
 from pydantic import Field
 
-from data_contracts.config import Settings
 from data_contracts.references import ModelRef, Reference
 from flows import workspace
 from flows.as_flow import as_flow, run_flow
+from flows.asked import AskedSettings
 from tasks.audit_settings import HardenSettings
-from tasks.listing import SourceSettings
 from tasks.predict import predict_source
-from tasks.versions import find_version
 
 
-class PredictConfig(Settings):
+class PredictConfig(AskedSettings):
     """Settings of `sightline predict`."""
 
-    name: str = Field(description="Name of the model.")
     data: str = Field(description="Folder, file, manifest or archive of images.")
-    version: int | None = Field(
-        None, ge=1, description="Version; none is the champion."
-    )
     out: str = Field("predictions.parquet", description="Ends in .parquet or .csv.")
-    source: SourceSettings = Field(SourceSettings(), description="What to list.")
     harden: HardenSettings = Field(
         HardenSettings(), description="What images go through before they are answered."
     )
@@ -56,9 +49,7 @@ class Predicted(Reference):
 def run_stages(config: PredictConfig) -> Predicted:
     """Write class, probability and model version of every image to Parquet or CSV."""
     workspace.prepare()
-    model = find_version(
-        str(workspace.models_root()), workspace.checked(config.name), config.version
-    )
+    model = config.model
     counts = predict_source(
         config.data, config.source, model=model, out=config.out, harden=config.harden
     )

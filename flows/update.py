@@ -226,6 +226,12 @@ def _like_champion(
     train: UpdateTrainSettings, kept: dict[str, Any], *, champion: str = "it"
 ) -> UpdateTrainSettings:
     """Return `train` with what the champion was trained with, unless given."""
+    if "preset" in train.model_fields_set and train.preset != kept["preset"]:
+        raise UsageError(
+            f"An update learns on with the network of {champion}, a {kept['preset']};"
+            f" came preset={train.preset}. Leave preset out, or train anew: sightline"
+            " train"
+        )
     same = {"preset": kept["preset"]} | {
         name: kept[name]
         for name in CHAMPIONS_OWN
@@ -236,6 +242,8 @@ def _like_champion(
         kept.get("ensemble", {}),
         champion=champion,
     ).model_dump()
+    attacked = train.adversarial.model_dump(exclude_unset=True)
+    same["adversarial"] = (kept.get("adversarial") or {}) | attacked
     if kept.get("probe") == "only" and train.freeze is None:
         same["freeze"] = "backbone"  # its features stay what they are
     try:

@@ -55,16 +55,20 @@ def make_predict_members(
 
 
 def greedy_soup(
-    ingredients: Sequence[Weights], judge: Callable[[Weights], Score]
+    ingredients: Sequence[Weights],
+    judge: Callable[[Weights], Score],
+    *,
+    settle: Callable[[Weights], Weights] = lambda weights: weights,
 ) -> tuple[Weights, list[int]]:
     """Average the networks that do not lower validation top-1, the best one first.
 
-    Wortsman et al. 2022, arXiv 2203.05482, recipe 1. Statistics of batch norms are
-    averaged with the weights.
+    Wortsman et al. 2022, arXiv 2203.05482, recipe 1.
 
     Args:
         ingredients: Networks whose weights lie close together: of one start or run.
         judge: Returns loss and top-1 of a network on validation images.
+        settle: Returns an average as it is judged and kept: with statistics of its
+            own, see `batch_norms`; unless given they are averaged with the weights.
 
     Returns:
         The soup, and the places of what is in it, in the order in which it went in.
@@ -75,7 +79,7 @@ def greedy_soup(
     )
     soup, chosen, best = ingredients[first], [first], alone[first][1]
     for place in others:
-        tried = averaged([ingredients[i] for i in (*chosen, place)])
+        tried = settle(averaged([ingredients[i] for i in (*chosen, place)]))
         if (top1 := judge(tried)[1]) >= best:
             soup, best = tried, top1
             chosen.append(place)

@@ -88,9 +88,12 @@ def find_rate(
     if steps < LEAST:
         raise UsageError(f"A curve takes {LEAST} steps or more; came steps={steps}.")
     growth = (high / low) ** (1 / max(steps - 1, 1))
-    tx, _ = make_optimizer(recipe, steps, rate=optax.exponential_decay(low, 1, growth))
+    each = recipe.adversarial.updates
+    updates = steps * each
+    rate = optax.exponential_decay(low, each, growth, staircase=True)
+    tx, _ = make_optimizer(recipe, updates, rate=rate)
     model = nnx.clone(model)
-    tx = by_parts(tx, recipe, model, steps=steps)
+    tx = by_parts(tx, recipe, model, steps=updates)
     rows, counts = len(source.train_rows), source.counts
     memory = memory_of(recipe.loss, rows=rows, num_classes=len(counts))
     graphdef, state = create_state(model, tx, mesh=mesh, memory=memory)
@@ -99,7 +102,7 @@ def find_rate(
             recipe,
             (graphdef, tx),
             counts=counts,
-            steps=steps,
+            steps=updates,
             seed=seed,
             mean=mean,
             std=std,

@@ -73,10 +73,11 @@ def watch_of(
 def collapse_told(history: list[Record], *, recipe: Recipe) -> str:
     """Return what is said of a training that ended since it withstands no longer."""
     best = max(line["val_robust"] for line in history)
-    way = "pgd" if recipe.adversarial.method == "fgsm" else "trades"
+    ways = {"fgsm": "against=pgd", "trades": "a larger trades_beta"}
+    way = ways.get(recipe.adversarial.method, "against=trades")
     return (
         f"top-1 under attack fell from {best:.3f} to {history[-1]['val_robust']:.3f} in"
         f" epoch {len(history)}: the network learnt to answer its own attack alone"
         " (catastrophic overfitting); stopped, with weights from before. Set"
-        f" against={way}, or a smaller epsilon"
+        f" {way}, or a smaller epsilon"
     )

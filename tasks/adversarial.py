@@ -9,7 +9,7 @@ import numpy as np
 from data_contracts.dataset import Array
 from data_contracts.store import Dataset
 from models.attacks.settings import Attack, fallback_of
-from tasks.adversarial_settings import AttackSettings
+from tasks.adversarial_settings import AttackName, AttackSettings
 from tasks.inference import BATCH, Predictor, devices, fitted
 from tasks.parallel import spans
 from tasks.progress import Progress
@@ -25,7 +25,8 @@ class Stand(NamedTuple):
         plain: Whether the answer is right without an attack (n,).
         attacked: Whether it stays right (n,).
         stage: What broke it, see `models.attacks.run.Attacked`.
-        silent: Images without a slope for attacks to follow, or with one of no numbers.
+        silent: Images without a slope for attacks to follow, or with one of no numbers;
+            none for Square, which follows none.
     """
 
     plain: Array
@@ -86,43 +87,12 @@ class Attacking:
         return np.asarray(flat | none)
 
 
-def attacked(
-    predictor: Predictor,
-    images: Array,
-    labels: Array,
-    settings: AttackSettings,
-    *,
-    places: Array | None = None,
-) -> Array:
-    """Return whether each answer is right and stays so under attack (n,).
-
-    Args:
-        predictor: The model.
-        images: uint8 (n, h, w, 3).
-        labels: Classes in the model's order (n,); -1, a class that it does not know,
-            is never answered rightly.
-        settings: Which attack.
-        places: A number of each image, so that its random draws are its own.
-    """
-    right = np.zeros(len(images), bool)
-    known = np.flatnonzero(labels >= 0)
-    if not len(known):
-        return right
-    numbers = np.arange(len(images)) if places is None else places
-    run = Attacking(predictor, settings)
-    found = run(images[known], labels[known], places=numbers[known])
-    right[known] = ~found.broken
-    return right
-
-
 def withstand(
     predictor: Predictor,
     dataset: Dataset,
     rows: Array,
     labels: Array,
     settings: AttackSettings,
-    *,
-    looked_at: int = BATCH,
 ) -> Stand:
     """Return how the images of `rows` fare, read part by part.
 
@@ -132,7 +102,6 @@ def withstand(
         rows: Sorted rows (n,).
         labels: Class of each in the model's order; -1 where it knows none.
         settings: Which attack; the draws of an image hang on its row.
-        looked_at: Most images whose slopes are looked at.
     """
     run = Attacking(predictor, settings)
     broken, stage = np.ones(len(rows), bool), np.full(len(rows), -2, np.int8)
@@ -144,8 +113,7 @@ def withstand(
             at = np.arange(start, stop)[known]
             found = run(images[known], labels[at], places=rows[at])
             broken[at], stage[at] = found.broken, found.stage
-            if start < looked_at and len(known):
-                some = known[: looked_at - start]
-                silent += int(run.silent(images[some], labels[start + some]).sum())
+            if len(known) and settings.attack != AttackName.square:
+                silent += int(run.silent(images[known], labels[at]).sum())
             progress.advance(len(images))
     return Stand(stage != -2, ~broken, stage, silent)

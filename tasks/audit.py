@@ -45,7 +45,7 @@ from tasks.wording import duration
 
 log = logging.getLogger("sightline")
 
-VERSION = 1
+VERSION = 2
 T = TypeVar("T")
 
 
@@ -139,6 +139,7 @@ def audit_images(attacks: Attacks, settings: ResilienceSettings) -> ResilienceRe
         classes_present=len(np.unique(test.labels)),
         chance=chance,
         epsilon=settings.epsilon,
+        level=settings.level,
         unanswered=int((~answered).sum()),
         attacks=[_clean_row(clean), *rows],
         curve=curve,
@@ -208,9 +209,8 @@ def _clean(subject: Subject, settings: ResilienceSettings) -> tuple[Array, Estim
     return scores.answered, right
 
 
-def _slopes(attacks: Attacks) -> tuple[Array, Array, str]:
+def _slopes(attacks: Attacks) -> tuple[Array | None, Array | None, str]:
     """Return whose loss has no slope or a broken one, and why there is none at all."""
-    n = len(attacks.subject.test)
     try:
         found = attacks.parts.get(
             "slopes",
@@ -223,9 +223,8 @@ def _slopes(attacks: Attacks) -> tuple[Array, Array, str]:
             ),
         )
     except (TypeError, ValueError, NotImplementedError) as error:
-        said = str(error).splitlines()[0][:160]
-        reason = f"the network cannot be differentiated ({said})"
-        return np.zeros(n, bool), np.zeros(n, bool), reason
+        said = (str(error).splitlines() or [type(error).__name__])[0][:160]
+        return None, None, f"the network cannot be differentiated ({said})"
     return found["flat"], found["broken"], ""
 
 

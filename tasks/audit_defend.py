@@ -25,6 +25,7 @@ from tasks.smoothing import ABSTAIN, certify, within
 from tasks.version_images import Images
 
 DISTANCES = (0, 2, 4, 8)
+FAR = 64  # bits of a hash
 RADII = (0.0, 0.125, 0.25, 0.375, 0.5, 0.75, 1.0)
 
 
@@ -147,12 +148,12 @@ def try_watch(
         ends.append(perceptual_hash(made))
     before, after = np.concatenate(parts), np.concatenate(ends)
     groups = test.groups
-    apart = np.bitwise_count(before ^ after)
+    apart = _apart(before, after)
     nearest = [
         np.where(
             groups[start:stop, None] == groups,
-            64,
-            np.bitwise_count(before[start:stop, None] ^ before),
+            FAR,
+            _apart(before[start:stop, None], before),
         ).min(1)
         for start, stop in spans(0, len(before), size=BATCH)
     ]
@@ -167,6 +168,12 @@ def try_watch(
         )
         for bits in DISTANCES
     ]
+
+
+def _apart(one: Array, other: Array) -> Array:
+    """Return in how many bits hashes differ; 0, of no structure, resembles nothing."""
+    known = (one > 0) & (other > 0)
+    return np.where(known, np.bitwise_count(one ^ other), FAR)
 
 
 def smooth(attacks: Attacks, settings: ResilienceSettings) -> Smoothed:

@@ -132,6 +132,7 @@ class ResilienceReport(Reference):
     classes_present: int = Field(description="Classes among the images.")
     chance: float
     epsilon: float = Field(description="Of 255 levels.")
+    level: float = Field(description="Coverage of the intervals.")
     unanswered: int = Field(description="Images with answers that are no numbers.")
     attacks: list[AttackRow]
     curve: list[CurvePoint]

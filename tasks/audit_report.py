@@ -14,6 +14,7 @@ from models.durable import write_over
 from tasks.audit import Audited
 from tasks.audit_attacks import LEVELS
 from tasks.audit_outcome import Fragile, ResilienceReport
+from tasks.audit_words import DETECTORS
 from tasks.figures import lines
 from tasks.pages import render_page
 from tasks.stage import stage_task
@@ -72,6 +73,7 @@ def render(
         curve=curve_of(report),
         certified=certified_of(report),
         words=WORDS,
+        detectors=DETECTORS,
         evidence=[row for row in report.detectors if row.is_evidence],
         others=[row for row in report.detectors if not row.is_evidence],
         total=sum(report.seconds.values()),
@@ -87,11 +89,18 @@ WORDS = {
 
 def curve_of(report: ResilienceReport) -> str:
     """Draw accuracy against the size of the change, as SVG."""
-    points = [(point.levels, point.accuracy.value) for point in report.curve]
-    ends = [(min(p[0] for p in points), report.chance)] if points else []
-    ends += [(max(p[0] for p in points), report.chance)] if points else []
+
+    def along(end: str) -> list[tuple[float, float]]:
+        return [(point.levels, getattr(point.accuracy, end)) for point in report.curve]
+
+    chance = [(levels, report.chance) for levels, _ in along("value")]
     return lines(
-        {"accuracy": points, "chance": ends},
+        {
+            "accuracy": along("value"),
+            "low": along("low"),
+            "high": along("high"),
+            "chance": chance,
+        },
         strong=("accuracy",),
         title="Accuracy under PGD",
         across="Largest change of a sample, of 255 levels",

@@ -19,6 +19,7 @@ from tasks.version_images import Images
 
 log = logging.getLogger("sightline")
 
+L2 = "pgd_l2"
 SHOWN = 8  # of the most fragile images
 
 
@@ -35,7 +36,7 @@ def planned(settings: ResilienceSettings, *, side: int) -> dict[str, Attack]:
     return {
         "pgd": Attack(method="pgd", **shared),
         "fgsm": Attack(method="fgsm", random_start=False, eps=eps),
-        "pgd_l2": Attack(method="pgd", norm="l2", eps=length, steps=settings.steps),
+        L2: Attack(method="pgd", norm="l2", eps=length, steps=settings.steps),
         "standard": Attack(
             method="standard",
             queries=settings.queries,
@@ -55,7 +56,8 @@ def gradients(settings: ResilienceSettings, images: int) -> float:
     own, few = settings, min(settings.curve_images, images)
     attack = 3 * own.steps + 1 + own.targets * own.steps + own.queries / 3
     curve = own.steps * len(own.curve)
-    # Three detectors take one pass of the network and two take three, from two starts.
+    # Three detectors take one pass of the network and two take three, each twice: what
+    # the score counts beside the answer is tried low and high.
     detect = own.detect * (3 + 2 * 3) * 2 * (own.adaptive_steps + 1)
     harden = own.defend * 2 * own.adaptive_steps * (1 + 2 * own.views)
     noise = min(own.smoothed, images) * (own.choose + own.certify) / 3
@@ -81,6 +83,12 @@ def run_attacks(
     """
     test, side = attacks.subject.test, int(attacks.subject.predictor.meta["image_size"])
     plan = planned(settings, side=side)
+    numbers = {
+        "steps": settings.steps,
+        "queries": settings.queries,
+        "length": plan[L2].eps,
+    }
+    about = {name: text.format(**numbers) for name, text in ABOUT.items()}
     stayed: dict[str, tuple[Array, float]] = {}
     made: dict[str, Attacked] = {}
     if reason:
@@ -99,17 +107,16 @@ def run_attacks(
     if not reason:
         right["worst"] = right["pgd"] & right["fgsm"] & right["standard"]
         stayed["worst"] = right["worst"], 0.0
-    rows = [_not_run(name, settings, reason) for name in missed]
+    rows = [_not_run(name, about[name], reason) for name in missed]
     for name, (each, seconds) in stayed.items():
         accuracy = share_of(
             each.astype(np.float64), groups=test.groups, level=settings.level
         )
         log.info("audit     %s leaves %.1f %%", name, 100 * accuracy.value)
-        about = _about(name, settings)
         rows.append(
             AttackRow(
                 attack=name,
-                about=about,
+                about=about[name],
                 accuracy=accuracy,
                 seconds=round(seconds, 2),
             )
@@ -117,14 +124,10 @@ def run_attacks(
     return rows, right, made
 
 
-def _about(name: str, settings: ResilienceSettings) -> str:
-    return ABOUT[name].format(steps=settings.steps, queries=settings.queries)
-
-
-def _not_run(name: str, settings: ResilienceSettings, reason: str) -> AttackRow:
+def _not_run(name: str, about: str, reason: str) -> AttackRow:
     return AttackRow(
         attack=name,
-        about=_about(name, settings),
+        about=about,
         verdict=Verdict.NOT_RUN,
         accuracy=None,
         detail=f"Not run: {reason}.",

@@ -7,6 +7,7 @@ import functools
 import numpy as np
 
 from data_contracts.dataset import Array
+from models.durable import write_over
 from models.recipe import OCCLUDERS
 from tasks.audit_attacks import Attacks
 from tasks.audit_outcome import CoverRow
@@ -32,7 +33,7 @@ def wear(attacks: Attacks, settings: ResilienceSettings) -> Robustness:
         found = measure_robustness(
             test.dataset, test.rows, test.labels, test.groups, models, asked
         )
-        path.write_text(found.model_dump_json())
+        write_over(path, found.model_dump_json())
     return Robustness.model_validate_json(path.read_text())
 
 

@@ -10,11 +10,20 @@ ABOUT = {
     "clean": "the images as they are",
     "fgsm": "one step along the gradient",
     "pgd": "{steps} steps along the gradient, from a random start",
-    "pgd_l2": "the same, with a bound on the change as a whole instead of each sample",
+    "pgd_l2": "the same, but the change as a whole is bounded, as a vector of pixels in"
+    " 0 to 1: by a length of {length:.2g}",
     "apgd": "{steps} steps of adapted length, on two losses and towards other classes",
     "square": "random squares, by answers alone: {queries} of them",
     "worst": "no attack above turned the answer, pgd_l2 aside",
     "standard": "the worst of apgd and of {queries} random squares (black box)",
+}
+DETECTORS = {
+    "squeezing": "how far the answer moves where the image has fewer levels, or is"
+    " smoothed",
+    "mahalanobis": "how far its features lie from those of every class",
+    "energy": "how small all logits are together",
+    "neighbours": "how far its features lie from those of training images",
+    "blend": "the four weighed; learnt from PGD on validation images",
 }
 
 
@@ -83,7 +92,7 @@ def _detectors(report: ResilienceReport) -> list[str]:
     false = row.false_alarms.value if row.false_alarms is not None else None
     said = (
         f"Of the detectors, {row.detector} holds best against an attack that knows it:"
-        f" it notices {estimate(own)} of what fools"
+        f" it notices {estimate(own)} of {own.n:,} images that fool"
     )
     if known is not None and known.n:
         said += f", and {estimate(known)} of PGD that does not know it"
@@ -98,12 +107,13 @@ def _hardening(report: ResilienceReport) -> list[str]:
     row, gain = max(tried, key=lambda item: item[1].value)
     if gain.low > 0:
         change = interval(gain.low, gain.high, "points")
-        lost = number(none.clean.value - row.clean.value, "points")
+        plain, own = number(none.clean.value), number(row.clean.value)
         slower = max(row.milliseconds - none.milliseconds, 0)
         return [
             f"Of the defences at serving, {row.defence} gains most under PGD that goes"
-            f" through it: {number(gain.value, 'points')} {change}; it costs {lost} of"
-            f" clean accuracy and {slower:.1f} ms an image."
+            f" through it: {number(gain.value, 'points')} {change} on {gain.n:,}"
+            f" images; clean accuracy goes from {plain} to {own}, and an image takes"
+            f" {slower:.1f} ms more."
         ]
     return [
         "No defence at serving gains for sure against an attack that goes through it;"

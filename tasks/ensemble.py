@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,18 +16,24 @@ from data_contracts.references import DatasetRef
 from data_contracts.store import Dataset
 from tasks.calibration import fit_temperature
 from tasks.ensemble_settings import Combine, EnsembleSettings
-from tasks.inference import Predictor, devices, predict_rows
+from tasks.inference import BATCH, Predictor, devices, predict_rows
 from tasks.inpaint import keep_beside
-from tasks.lessons import class_of_rows, labels_to_learn
+from tasks.lessons import class_of_rows, labels_to_learn, pick_rows
 from tasks.loss_settings import HeadKind
 from tasks.members import Role
 from tasks.split import VAL
 from tasks.stage import stage_task
 from tasks.train import Trained, run_once, temperature_of
 from tasks.train_settings import TrainSettings
-from tasks.transfer import version_folder
+from tasks.transfer import triple, version_folder
 
-VERSION = 1
+# Of a soup since 2: statistics of its batch norms are measured anew.
+VERSION, SOUP = 1, 2
+# Training images that they are measured on, at most: 1,000 to 10,000 are plenty (Wu and
+# Johnson 2021, arXiv 2105.07576, section 3), and they wait in memory.
+MEASURED = 2_048
+
+Weights = tuple[Any, Any]
 
 
 class Loaded(NamedTuple):
@@ -108,6 +114,7 @@ def combine_networks(
     settings: EnsembleSettings,
     *,
     parts: Sequence[DatasetRef],
+    freeze: str | None = None,
 ) -> Trained:
     """Return one model of finished trainings, in a run of its own.
 
@@ -116,6 +123,7 @@ def combine_networks(
         members: The runs, or the one run that kept several epochs.
         settings: Of the ensemble.
         parts: The dataset that each run saw.
+        freeze: What the runs did not train.
 
     Raises:
         ContractError: The networks know other classes.
@@ -126,11 +134,14 @@ def combine_networks(
             f" some are too few for {len(members)} folds. Set combine=seeds."
         )
     runs = [member.run for member in members]
-    name = digest(settings.combine, runs, VERSION)[:6]
+    version = SOUP if settings.combine == Combine.soup else VERSION
+    name = digest(settings.combine, runs, version)[:6]
     first = Path(members[0].folder)
     return run_once(
         first.with_name(f"{first.name}-{settings.combine}-{name}"),
-        lambda folder: _combined(source, members, settings.combine, parts, folder),
+        lambda folder: _combined(
+            source, members, settings.combine, parts, folder, freeze=freeze
+        ),
     )
 
 
@@ -140,6 +151,8 @@ def _combined(
     combine: Combine,
     parts: Sequence[DatasetRef],
     folder: Path,
+    *,
+    freeze: str | None,
 ) -> Trained:
     devices()
     from models.checkpoint import load_model, save_model
@@ -148,7 +161,7 @@ def _combined(
     networks = [Loaded(*load_model(each)) for each in folders]
     judge = Judge(source, members[0].classes)
     if combine == Combine.soup:
-        chief, made, note = _soup(networks, judge, said)
+        chief, made, note = _soup(networks, judge, said, freeze=freeze)
     else:
         chief, made, note = 0, _stack(networks), _cost(len(networks))
         if combine == Combine.folds:
@@ -222,7 +235,7 @@ class Judge:
 
 
 def _soup(
-    networks: list[Loaded], judge: Judge, said: list[str]
+    networks: list[Loaded], judge: Judge, said: list[str], *, freeze: str | None
 ) -> tuple[int, Loaded, str]:
     from models.ensemble import greedy_soup
 
@@ -234,10 +247,46 @@ def _soup(
     weights, chosen = greedy_soup(
         [(each.params, each.stats) for each in networks],
         lambda weights: judge.score(shell.with_weights(*weights)),
+        settle=_measured_anew(last.meta, judge.dataset, freeze=freeze),
     )
     named = ", ".join(said[i] for i in chosen)
     note = f"A soup of {len(chosen)} of {len(networks)}, the best first: {named}."
     return chosen[0], Loaded(*weights, last.meta), note
+
+
+def _measured_anew(
+    meta: dict[str, Any], dataset: Dataset, *, freeze: str | None
+) -> Callable[[Weights], Weights]:
+    """Return what measures batch statistics of averaged weights on training images.
+
+    The images come as they are judged: whole, not as random views.
+
+    Args:
+        meta: Of the networks.
+        dataset: Where the training images are.
+        freeze: What the networks did not train, and whose statistics stay.
+    """
+    from models.backbones import kept_model
+    from models.batch_norms import has_batch_norm, make_statistics, remeasured
+    from models.feed import place
+    from models.optim import frozen_parts
+    from models.order import cut_batches
+    from models.steps import device_mesh
+
+    plain = dict(meta.get("network") or {}) | {"drop_path": 0.0}
+    model = kept_model(meta | {"network": plain})
+    if not has_batch_norm(model) or freeze == "backbone":
+        return lambda weights: weights
+    model.frozen = frozen_parts(freeze, stages=model.stages)
+    mean, std = (triple(meta[name]) for name in ("mean", "std"))
+    rng = np.random.default_rng(0)
+    rows = rng.permutation(pick_rows(dataset, replay=None, seed=0))[:MEASURED]
+    mesh = device_mesh(min(BATCH, len(rows)))
+    statistics = make_statistics(model, mean=mean, std=std, mesh=mesh)
+    images = dataset.take(np.sort(rows))
+    cut, _ = cut_batches(rng.permutation(len(images)), BATCH, multiple=mesh.size)
+    batches = [place(images[each], mesh, split=True) for each in cut]
+    return lambda weights: remeasured(statistics, weights, batches)
 
 
 def _stack(networks: list[Loaded]) -> Loaded:

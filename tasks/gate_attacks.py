@@ -13,6 +13,7 @@ from tasks.adversarial import Stand, withstand
 from tasks.arena import Rights, write_rights
 from tasks.gate_settings import Adversarial
 from tasks.inference import Predictor
+from tasks.masking import MUCH
 from tasks.robustness import evenly
 
 WHO = ("candidate", "champion")
@@ -55,18 +56,16 @@ def attack_both(
         place = {name: i for i, name in enumerate(model.classes)}
         own = np.array([place.get(name, NONE) for name in names])
         try:
-            stands.append(
-                withstand(
-                    model, dataset, rows[some], own, check.asked, looked_at=len(some)
-                )
-            )
+            stands.append(withstand(model, dataset, rows[some], own, check.asked))
         except (TypeError, ValueError, NotImplementedError) as error:
             said = (str(error).splitlines() or [type(error).__name__])[0][:TOLD]
             reason = f"The {who}'s network cannot be differentiated ({said})."
             break
-        if stands[-1].silent == (own >= 0).sum() > 0:
+        if stands[-1].silent > MUCH * len(own):
             reason = (
-                f"The {who}'s answers have no gradient that an attack could follow."
+                f"The {who}'s answers to {stands[-1].silent:,} of {len(own):,} images"
+                " have no gradient that an attack could follow; attack=square needs"
+                " none."
             )
     if reason:
         write_over(kept.with_suffix(".txt"), reason)

@@ -33,7 +33,8 @@ def answers_of(folder: Path) -> list[list[list[float]]]:
     """Load a version and return its answers to the same images, twice (2, n, k)."""
     predictor = Predictor.load(folder)
     images = probe_images(int(predictor.meta["image_size"]))
-    return [np.asarray(predictor(images), np.float64).tolist() for _ in range(2)]
+    answer = predictor.for_batch(len(images))
+    return [np.asarray(answer(images), np.float64).tolist() for _ in range(2)]
 
 
 def infrastructure(folder: Path | None) -> CheckResult:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import functools
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -27,6 +28,7 @@ class Hardened:
 
         self.predictor, self.settings = predictor, settings
         self.meta = predictor.meta
+        self._together = max(1, BATCH // max(settings.views, 1))
         self._views = jax.jit(functools.partial(_seen, settings=settings))
 
     @property
@@ -34,10 +36,18 @@ class Hardened:
         """Names of the classes, in the order of the probabilities."""
         return self.predictor.classes
 
+    def for_batch(self, n: int) -> Self:
+        """Return the same model, made for batches of `n` images at most."""
+        other = copy.copy(self)
+        other._together = min(n, self._together)
+        views = max(self.settings.views, 1)
+        other.predictor = self.predictor.for_batch(other._together * views)
+        return other
+
     def __call__(self, images: Array) -> Floats:
         """Return the probabilities (n, k) of images (n, h, w, 3), uint8."""
         images = fitted(images, size=int(self.meta["image_size"]))
-        together = max(1, BATCH // max(self.settings.views, 1))
+        together = self._together
         out = np.empty((len(images), len(self.classes)), np.float32)
         for start in range(0, len(images), together):
             batch = images[start : start + together]

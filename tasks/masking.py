@@ -12,7 +12,7 @@ from data_contracts.references import Verdict
 from tasks.audit_outcome import Alarm, CurvePoint
 from tasks.intervals import paired_change
 from tasks.scores import share_of
-from tasks.wording import estimate, number
+from tasks.wording import estimate, interval, number
 
 HUGE = 64  # levels; every image can be made grey by twice that
 MUCH = 0.01  # share of images that may tell against gradients without an alarm
@@ -22,8 +22,8 @@ def alarms(
     right: Mapping[str, Array],
     curve: Sequence[CurvePoint],
     *,
-    silent: Array,
-    broken: Array,
+    silent: Array | None,
+    broken: Array | None,
     chance: float,
     groups: Array,
     level: float,
@@ -34,8 +34,9 @@ def alarms(
         right: Whether each image (n,) is still right, by attack; attacks that were not
             run are missing. Square's is of what APGD on both losses left.
         curve: Accuracy by size of the change.
-        silent: Whether the loss of each image has no slope at all (n,).
-        broken: Whether its slope is no number (n,).
+        silent: Whether the loss of each image has no slope at all (n,), None where
+            the network cannot be differentiated.
+        broken: Whether its slope is no number (n,), likewise.
         chance: Accuracy of guessing.
         groups: Duplicate group of each (n,).
         level: Of intervals.
@@ -45,8 +46,8 @@ def alarms(
         _black_box(right, groups, level),
         _unbounded(curve, chance),
         _rising(curve),
-        _share("no slope", silent, groups, level),
-        _share("slope is no number", broken, groups, level),
+        _share("no slope", "is flat and shows no way", silent, groups, level),
+        _share("slope is no number", "has no slope in numbers", broken, groups, level),
     ]
 
 
@@ -56,9 +57,11 @@ def _single_step(right: Mapping[str, Array], groups: Array, level: float) -> Ala
         return _not_run(name)
     apart = right["pgd"].astype(np.float64) - right["fgsm"]
     change = paired_change(apart, groups=groups, level=level)
+    more = number(change.value, "points", signed=True)
     said = (
         f"One step leaves {number(right['fgsm'].mean())} right, many leave"
-        f" {number(right['pgd'].mean())}."
+        f" {number(right['pgd'].mean())}: {more}"
+        f" {interval(change.low, change.high, 'points')}."
     )
     return _alarm(name, change.low > 0, said)
 
@@ -92,7 +95,7 @@ def _unbounded(curve: Sequence[CurvePoint], chance: float) -> Alarm:
 def _rising(curve: Sequence[CurvePoint]) -> Alarm:
     name = "more change, more right"
     if len(curve) < 2:
-        return _not_run(name, "The curve has one point.")
+        return _not_run(name, f"The curve has {len(curve)} of the two points needed.")
     steps = sorted(curve, key=lambda point: point.levels)
     worse = [
         (before, after)
@@ -109,9 +112,13 @@ def _rising(curve: Sequence[CurvePoint]) -> Alarm:
     return _alarm(name, bool(worse), said)
 
 
-def _share(name: str, seen: Array, groups: Array, level: float) -> Alarm:
+def _share(
+    name: str, how: str, seen: Array | None, groups: Array, level: float
+) -> Alarm:
+    if seen is None:
+        return _not_run(name, "The network cannot be differentiated.")
     share = share_of(seen.astype(np.float64), groups=groups, level=level)
-    said = f"So it is for {estimate(share)} of the images."
+    said = f"At {estimate(share)} of the images the loss {how}."
     return _alarm(name, share.value > MUCH, said)
 
 

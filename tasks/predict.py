@@ -19,7 +19,7 @@ from tasks.audit_settings import HardenSettings
 from tasks.decode import SENSED, DecodeSettings, Problem, decode_image
 from tasks.denoise import DenoiseSettings, denoise, route
 from tasks.harden import Hardened, hardened
-from tasks.inference import Predictor
+from tasks.inference import BATCH, Predictor
 from tasks.inpaint import repaired_as_trained
 from tasks.labels import roll_up
 from tasks.listing import Listing, SourceSettings
@@ -207,7 +207,8 @@ def predict_source(
     if not len(listing):
         raise SourceError(f"There are no images in {place}.")
     folder = Path(model.uri) / "model"
-    predictor = hardened(Predictor.load(folder), harden)
+    few = min(len(listing), BATCH)
+    predictor = hardened(Predictor.load(folder), harden).for_batch(few)
     aside = target.with_name(f".{uuid4().hex}{target.suffix}")
     counts = {"labelled": 0, "unread": 0}
     with storage_errors(out):

@@ -12,10 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from data_contracts.references import (
-    CheckResult,
-    Verdict,
-)
+from data_contracts.references import CheckResult, Estimate, Verdict
 from models.durable import write_over
 from tasks.figures import (
     class_counts,
@@ -24,6 +21,7 @@ from tasks.figures import (
     curves,
     reliability,
 )
+from tasks.fit_words import share_of
 from tasks.gallery import (
     REASONS,
     Flip,
@@ -55,11 +53,13 @@ HISTORY = (
     "val_loss",
     "train_top1",
     "val_top1",
+    "val_robust",
     "learning_rate",
     "images_per_second",
     "seconds",
     "data_stall",
 )
+SHARES = ("train_top1", "val_top1", "val_robust", "data_stall")
 _WORST_FIRST = list(VERDICTS)[2:4] + list(VERDICTS)[4:] + list(VERDICTS)[1::-1]
 
 
@@ -235,7 +235,7 @@ def _cell(key: str, value: Any) -> str:
     return (
         f"{value:.2e}"
         if key == "learning_rate"
-        else number(value, "%" if "top1" in key or key == "data_stall" else "")
+        else number(value, "%" if key in SHARES else "")
     )
 
 
@@ -246,6 +246,16 @@ def stalled(history: Sequence[Mapping[str, Any]]) -> float | None:
         return None
     seconds = [1 / max(line["images_per_second"], 0.1) for line in told]
     return float(np.average([line["data_stall"] for line in told], weights=seconds))
+
+
+def withstood(
+    history: Sequence[Mapping[str, Any]], best: int | None
+) -> Estimate | None:
+    """Return the kept epoch's validation top-1 under attack; None without attacks."""
+    for line in history:
+        if line["epoch"] == best and finite(line.get("val_robust")):
+            return share_of(line["val_robust"], line["robust_images"])
+    return None
 
 
 def _settings(provenance: Provenance) -> str:
@@ -265,7 +275,11 @@ def _charts(content: ReportContent) -> dict[str, str]:
     return {
         "loss": curves(history, ("val_loss", "train_loss"), title="Loss", best=best),
         "top1": curves(
-            history, ("val_top1", "train_top1"), title="Top-1", best=best, percent=True
+            history,
+            ("val_top1", "train_top1", "val_robust"),
+            title="Top-1",
+            best=best,
+            percent=True,
         ),
         "rate": curves(history, ("learning_rate",), title="Learning rate", zero=True),
         "speed": curves(
@@ -302,6 +316,7 @@ def _view(content: ReportContent) -> dict[str, Any]:
         "spread": _spread(content.classes),
         "flips": _flips(content),
         "stalled": stalled(content.history),
+        "withstood": withstood(content.history, content.best_epoch),
         "history_keys": [k for k in HISTORY if any(k in e for e in content.history)],
         "settings": _settings(content.provenance),
         "total_seconds": sum(content.stage_seconds.values()),

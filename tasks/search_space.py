@@ -42,6 +42,7 @@ HELD = {
     "profile": "it changes no bit of the network",
     "shard": "it changes rounding alone",
     "ensemble": "a search compares single networks",
+    "adversarial": "trials are judged on plain images, which attacks only cost",
     "probe": "it goes with what a start needs",
 }
 # `times` multiplies what is in force, so that every optimiser has its own rates. Muon

@@ -115,7 +115,7 @@ def roll_back(models: str, name: str, *, version: int | None, why: str) -> Model
 
 def probe(ref: ModelRef) -> None:
     """Load a version and let it answer; raise if it does not."""
-    predictor = Predictor.load(Path(ref.uri) / "model")
+    predictor = Predictor.load(Path(ref.uri) / "model").for_batch(4)
     size = int(predictor.meta["image_size"])
     grey = np.linspace(0, 255, 4 * size * size * 3).astype(np.uint8)
     probs = predictor(grey.reshape(4, size, size, 3))

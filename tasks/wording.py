@@ -23,7 +23,14 @@ METRICS = {
     "brier": ("Brier score", "squared error of the probabilities; lower is better"),
     "nll": ("NLL", "surprise at the right class, in nats; lower is better"),
 }
-_WORDS = {"top1": "top-1", "top5": "top-5", "f1": "F1", "ece": "ECE", "nll": "NLL"}
+_WORDS = {
+    "top1": "top-1",
+    "top5": "top-5",
+    "f1": "F1",
+    "ece": "ECE",
+    "nll": "NLL",
+    "robust": "top-1 under attack",
+}
 VERDICTS = {
     Verdict.PASS: ("✓", "pass"),
     Verdict.WARN: ("!", "warning"),

@@ -170,36 +170,33 @@ def _bump(
 def bump_of(at: Square, shape: tuple[int, ...], *, across: bool = False) -> jax.Array:
     """Return a hill beside a valley in each square (n h w 1), 0 outside.
 
-    Equation 2 there: heights are sums of 1/k^2 over the rings around the middle of
-    each half.
+    Equation 2 there: heights are sums of 1/k^2 over the square rings around the middle
+    of each half.
     """
     rows, columns = at.places(shape)
     if across:
         rows, columns = columns, rows
-    half = jnp.maximum(at.side // 2, 1)
-    upper = rows < half
+    half, most = jnp.maximum(at.side // 2, 1), max(shape[1:3])
     heights = jnp.where(
-        upper,
-        _rings(rows, columns, half, at.side, max(shape[1:3])),
-        -_rings(rows - half, columns, at.side - half, at.side, max(shape[1:3])),
+        rows < half,
+        _hill(rows, columns, half, at.side, most),
+        -_hill(rows - half, columns, at.side - half, at.side, most),
     )
     return jnp.where(at.covers(shape), heights, 0)
 
 
-def _rings(
+def _hill(
     rows: jax.Array, columns: jax.Array, height: jax.Array, width: jax.Array, most: int
 ) -> jax.Array:
-    """Return the hill (n h w 1) of a rectangle whose corner is row 0, column 0."""
-    sums = jnp.cumsum(1 / jnp.square(jnp.arange(1.0, most + 3)))
+    """Return the hill (n h w 1) of a rectangle, whose corner is row 0, column 0.
+
+    It is as wide as high or wider, and no wider than `most`.
+    """
+    sums = jnp.cumsum(1 / jnp.square(jnp.arange(1.0, most + 2)))
     sums = jnp.concatenate([jnp.zeros(1), sums])  # of 1/k^2 for k up to the place
-    rings = height // 2
-    # Rectangles shrink by one on every side, up to their middle.
-    edge = jnp.minimum(
-        jnp.minimum(rows, height - 1 - rows),
-        jnp.minimum(columns, width - 1 - columns),
-    )
-    inner = jnp.clip(jnp.minimum(edge, rings), 0, rings)
-    return sums[rings + 1] - sums[rings - inner]
+    outermost = width // 2 + 1
+    away = jnp.maximum(jnp.abs(rows - height // 2), jnp.abs(columns - width // 2))
+    return sums[outermost] - sums[jnp.minimum(away, outermost)]
 
 
 def _anywhere(keys: jax.Array, shape: tuple[int, ...], side: jax.Array) -> Square:

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
+from models.defence.recode import eight_bit
+
 # (weights, pixels) to logits (n k) and to the score (n,).
 Judge = Callable[[Any, jax.Array], tuple[jax.Array, jax.Array]]
 
@@ -36,6 +38,7 @@ def make_step(judge: Judge, *, epsilon: float) -> Callable[..., Any]:
     The objective is the lead of the wrong class, as far as `ENOUGH`, less `worth` times
     what the score is above its threshold, in units of the score's spread on clean
     images. What was best so far is kept: fooled and unseen before fooled, before not.
+    Network and detector see pixels on 8 bits, as a file holds them.
 
     Returns:
         step(weights, (threshold, spread, worth, rate), state, clean, labels) to the
@@ -46,7 +49,7 @@ def make_step(judge: Judge, *, epsilon: float) -> Callable[..., Any]:
         pixels: jax.Array, weights: Any, labels: jax.Array, limits: Any
     ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         threshold, spread, worth, _ = limits
-        logits, score = judge(weights, pixels)
+        logits, score = judge(weights, eight_bit(pixels))
         lead = lead_of(logits, labels)
         above = jnp.maximum((score - threshold) / spread, -1)
         value = jnp.minimum(lead, ENOUGH) - worth * above

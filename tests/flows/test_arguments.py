@@ -163,6 +163,14 @@ def test_settings_of_training_are_known_by_their_last_part():
     assert doubled == []
 
 
+def test_a_setting_answers_to_what_people_call_it():
+    asked = ["data=x", "name=y", "model=resnet18", "optimiser=sgd"]
+    train = parse(TrainConfig, asked, environ={}).train
+    assert (train.preset, train.optimizer) == ("resnet18", "sgd")
+    with pytest.raises(UsageError, match=r"'train\.preset' is given twice"):
+        parse(TrainConfig, [*asked, "preset=small"], environ={})
+
+
 @pytest.mark.parametrize(
     ("tokens", "said"),
     [

@@ -200,6 +200,32 @@ def test_predictions_name_class_probability_and_version(
     assert frame.set_index("path").loc["broken.jpg", "problem"].startswith("truncated")
 
 
+@pytest.mark.parametrize(("harden", "asked"), [({}, 1), ({"views": 3}, 3)])
+def test_a_named_version_answers_one_image_in_a_batch_of_its_own(
+    trained, tmp_path, pictures, monkeypatch, harden, asked
+):
+    from tasks import inference
+
+    (tmp_path / "new").mkdir()
+    source = next(iter((pictures.parent / "images" / "mug").iterdir()))
+    shutil.copy(source, tmp_path / "new")
+    widths, usual = [], inference.padded
+    monkeypatch.setattr(
+        inference, "padded", lambda batch, n: widths.append(n) or usual(batch, n)
+    )
+    result = run_predict(
+        PredictConfig(
+            name="shop@1",
+            data=str(tmp_path / "new"),
+            out=str(tmp_path / "answers.csv"),
+            harden=harden,
+        )
+    )
+    assert (result.model.version, result.labelled) == (1, 1)
+    many = inference.devices().size
+    assert widths == [-(-asked // many) * many]
+
+
 def test_predicting_sees_the_pixels_that_training_saw(trained, tmp_path, pictures):
     from tasks.decode import DecodeSettings
     from tasks.listing import SourceSettings

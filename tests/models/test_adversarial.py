@@ -197,7 +197,9 @@ def test_a_collapse_under_attack_stops_the_training_and_is_told():
     assert stop(few) == ""
     said = collapse_told(fell, recipe=recipe("fgsm"))
     assert "from 0.400 to 0.050 in epoch 3" in said
-    assert "against=pgd" in said
+    assert "Set against=pgd, or" in said
+    said = collapse_told(fell, recipe=recipe("trades"))
+    assert "Set a larger trades_beta, or a smaller epsilon" in said
 
 
 def test_patience_counts_epochs_without_more_withstood():

@@ -15,6 +15,7 @@ from models.attacks.pgd import fgsm, pgd
 from models.attacks.registry import attack, attack_of
 from models.attacks.run import NOT_BROKEN, WRONG_BEFORE, Attacker
 from models.attacks.settings import METHODS, NORMS, Attack, fallback_of
+from models.attacks.square import Square, bump_of
 
 N, SIDE, CLASSES = 24, 8, 5
 LABELS = jnp.arange(N) % CLASSES
@@ -183,6 +184,28 @@ def test_square_needs_no_gradient_and_finds_what_others_miss(images):
         found = attack(settings, rounded, images, labels, keys=KEYS)
         broken[method] = float(wrong(rounded(found), labels).mean())
     assert broken["square"] > broken["apgd_ce"] + 0.2
+
+
+@pytest.mark.parametrize("side", [3, 4, 7])
+def test_bumps_of_square_are_those_of_the_paper(side):
+    """Equation 2 of arXiv 1912.00049, entry by entry."""
+
+    def hill(h1, h2):
+        n, found = h1 // 2, np.zeros((h2, h1))
+        for (r, s), _ in np.ndenumerate(found):
+            most = n - max(abs(s - h1 // 2), abs(r - h2 // 2))
+            found[r, s] = sum(1 / (n + 1 - k) ** 2 for k in range(most + 1))
+        return found
+
+    expected = np.concatenate([hill(side, side // 2), -hill(side, side - side // 2)])
+    corner = jnp.array([1])
+    for across in (False, True):
+        at = Square(corner, corner, jnp.asarray(side))
+        bump = bump_of(at, (1, SIDE, SIDE, 1), across=across)[0, :, :, 0]
+        turned = expected.T if across else expected
+        inside = slice(1, 1 + side)
+        np.testing.assert_allclose(bump[inside, inside], turned, rtol=1e-5)
+        assert float(jnp.abs(bump).sum()) == pytest.approx(np.abs(turned).sum())
 
 
 def test_slopes_that_are_no_numbers_are_noticed_and_lead_nowhere(images):

@@ -161,6 +161,21 @@ def test_the_adaptive_attack_fools_and_stays_below_the_threshold():
     assert np.abs(found.pixels - clean).max() <= 0.1 + 1e-6
 
 
+def test_the_adaptive_attack_gains_nothing_below_a_level_of_a_file():
+    def judge(weights, pixels):  # the answer turns between two levels
+        lead = pixels[:, 0, 0, 0] * 255 - 127.2
+        return jnp.stack([-lead, lead], -1), jnp.zeros(len(pixels))
+
+    def fooled(levels):
+        step = jax.jit(make_step(judge, epsilon=levels / 255))
+        clean = np.full((1, 2, 2, 3), 127 / 255, np.float32)
+        given = {"starts": [clean], "limits": (0.4, 0.1), "steps": 4}
+        return evade(step, (), clean, np.zeros(1, np.int32), **given).fooled[0]
+
+    assert not fooled(0.4)
+    assert fooled(0.8)
+
+
 def test_counts_under_noise_are_those_of_the_normal_distribution():
     pixels = jnp.full((2, 2, 2, 3), 0.5).at[0, 0, 0, 0].set(0.65)
     counts = jax.jit(make_counts(ask, draws=4_000))

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from models.backbones import build, resnet
 from models.backbones.parts import BoostedHead
+from models.batch_norms import has_batch_norm, make_statistics, remeasured
 from models.boosting import Lessons, bagged_head, boosted_units, bootstrap
 from models.distil import Teacher
 from models.ensemble import averaged, greedy_soup
@@ -19,9 +21,20 @@ from models.losses import cross_entropy, distillation
 from models.members import Member, member_of, stacked
 from models.optim import make_optimizer
 from models.recipe import Distil, Recipe, cycle_ends, soup_epochs
+from models.steps import device_mesh
 from tests.models.test_fit import RECIPE, SETTINGS, VIEW, bits, metrics, run, tiny
 
 QUICK = HeadRecipe(steps=40, batch_size=32, learning_rate=3e-2)
+
+
+def residual(seed=0):
+    shape = resnet.Shape((4, 8), (1, 1), "half")
+    return build(shape, num_classes=3, rngs=nnx.Rngs(seed))
+
+
+def split(seed):
+    parts = nnx.split(residual(seed), nnx.Param, ...)[1:]
+    return tuple(nnx.as_pure(part) for part in parts)
 
 
 def weights(*values):
@@ -48,6 +61,44 @@ def test_of_equals_the_least_loss_comes_first():
     loss = {1.0: 0.5, 2.0: 0.1, 3.0: 0.3}
     order = greedy_soup(weights(1.0, 2.0, 3.0), lambda n: (loss.get(n[0]["w"][0]), 1))
     assert order[1] == [1, 2, 0]
+
+
+def test_averaged_weights_get_the_statistics_that_images_give_them():
+    mesh, images = (
+        device_mesh(),
+        np.random.default_rng(0).integers(0, 256, (32, 8, 8, 3)),
+    )
+    networks = [split(seed) for seed in (0, 1)]
+    soup = averaged(networks)
+    measure = make_statistics(residual(), **VIEW, mesh=mesh)
+    params, stats = remeasured(measure, soup, np.split(images.astype(np.uint8), 2))
+    np.testing.assert_array_equal(params["head"]["kernel"], soup[0]["head"]["kernel"])
+    pixels = (images / 255 - VIEW["mean"]) / VIEW["std"]
+    model = residual()
+    nnx.update(model, *soup)
+    seen = np.asarray(model.stem.conv(pixels.astype(np.float32)))
+    found, kept = (each["stem"]["norm"] for each in (stats, soup[1]))
+    np.testing.assert_allclose(found["mean"], seen.mean((0, 1, 2)), atol=1e-5)
+    # A device and batch at a time, so that a little of the variance is between them.
+    np.testing.assert_allclose(found["var"], seen.var((0, 1, 2)), rtol=0.05)
+    assert np.abs(kept["var"] / found["var"] - 1).max() > 0.2
+
+
+def test_frozen_parts_keep_their_statistics_and_others_are_measured():
+    model, images = residual(), np.zeros((8, 8, 8, 3), np.uint8)
+    model.frozen = 1
+    weights = split(0)
+    measure = make_statistics(model, **VIEW, mesh=device_mesh())
+    _, stats = remeasured(measure, weights, [images])
+    before, after = weights[1], stats
+    np.testing.assert_array_equal(
+        after["stem"]["norm"]["var"], before["stem"]["norm"]["var"]
+    )
+    assert (
+        after["blocks"][0]["first"]["norm"]["var"]
+        != before["blocks"][0]["first"]["norm"]["var"]
+    ).all()
+    assert has_batch_norm(model)
 
 
 def test_an_average_keeps_types_and_counts():

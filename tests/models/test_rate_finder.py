@@ -8,7 +8,7 @@ import pytest
 
 from data_contracts.errors import SightlineError, UsageError
 from models.rate_finder import find_rate, read_curve
-from models.recipe import NONE, Recipe
+from models.recipe import NONE, Adversarial, Recipe
 from tests.models.test_options_of_a_run import SOURCE, Small
 
 VIEW = {"mean": (0.5,) * 3, "std": (0.25,) * 3}
@@ -64,6 +64,15 @@ def test_a_network_s_rate_is_found_on_a_copy():
         model, SOURCE, recipe=recipe, seed=0, **VIEW, low=1e-4, high=1e4, steps=60
     )
     assert again.suggested == found.suggested
+
+
+def test_updates_on_the_same_views_share_the_rate_of_their_step():
+    recipe = Recipe(optimizer="sgd", batch_size=10, augment=NONE, weight_decay=0.0)
+    free = dataclasses.replace(recipe, adversarial=Adversarial("free", eps=1e-9))
+    ask = {"seed": 0, **VIEW, "low": 1e-4, "high": 1e4, "steps": 60}
+    plain = find_rate(Small(), SOURCE, recipe=recipe, **ask)
+    found = find_rate(Small(), SOURCE, recipe=free, **ask)
+    assert plain.suggested / 8 < found.suggested < plain.suggested * 2
 
 
 def test_nothing_to_train_on_is_refused():

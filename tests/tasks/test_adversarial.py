@@ -4,25 +4,30 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from data_contracts.store import Dataset
 from models.recipe import Adversarial
-from tasks.adversarial import Stand, attacked
+from tasks.adversarial import Stand, withstand
 from tasks.adversarial_settings import AdversarialSettings, AttackSettings
 from tasks.train import recipe_of
 from tasks.train_settings import TrainSettings
+from tests.datasets import make_dataset
 
 
-def test_what_stays_right_under_attack_was_right_before(predictor):
+def test_what_stays_right_under_attack_was_right_before(predictor, tmp_path):
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (6, 16, 16, 3), dtype=np.uint8)
     labels = predictor(images).argmax(1)
     labels[0], labels[1] = (labels[0] + 1) % 3, -1
+    dataset = Dataset(make_dataset(tmp_path / "set", 6, images=images))
 
-    def right(epsilon):
+    def stand(epsilon):
         given = AttackSettings(attack="pgd", epsilon=epsilon, steps=3)
-        return attacked(predictor, images, labels, given)
+        return withstand(predictor, dataset, np.arange(6), labels, given)
 
-    assert right(0).tolist() == [False, False, True, True, True, True]
-    assert not right(255).any()
+    calm = stand(0)
+    assert calm.plain.tolist() == [False, False, True, True, True, True]
+    assert calm.attacked.tolist() == calm.plain.tolist()
+    assert not stand(255).attacked.any()
 
 
 def test_a_model_without_slopes_and_with_few_classes_is_told():

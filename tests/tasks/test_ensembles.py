@@ -16,6 +16,7 @@ from flows.ensembles import train_networks
 from models import registry
 from models.backbones import resnet
 from models.checkpoint import load_model, tree_digest
+from models.ensemble import averaged
 from tasks import ensemble
 from tasks.augment_settings import AugmentSettings
 from tasks.calibration import fit_temperature
@@ -159,6 +160,29 @@ def test_a_soup_is_no_worse_on_validation_than_its_best_network(source, runs):
     kept = sorted(Path(found.folder.split("-soup")[0]).glob("members/*"))
     alone = [judge.score(Predictor.load(folder))[1] for folder in kept]
     assert judge.score(Predictor.load(found.model))[1] >= max(alone)
+
+
+def test_a_soup_has_statistics_of_its_own_where_its_networks_learnt(
+    source, runs, monkeypatch
+):
+    found = train(source, runs, "soup", networks=3, epochs=6)
+    kept = sorted(Path(found.folder.split("-soup")[0]).glob("members/*"))
+    networks = [ensemble.Loaded(*load_model(folder)) for folder in kept]
+    judge = ensemble.Judge(source, found.classes)
+    monkeypatch.setattr(judge, "score", lambda predictor: (0.0, 1.0))  # all go in
+    params, stats = averaged([each[:2] for each in networks])
+    for freeze, alike in ((None, False), ("1", False), ("backbone", True)):
+        _, soup, note = ensemble._soup(networks, judge, ["a", "b", "c"], freeze=freeze)
+        assert note.startswith("A soup of 3 of 3")
+        assert tree_digest(soup.params) == tree_digest(params)
+        stem, last = (
+            np.allclose(found["norm"]["var"], own["norm"]["var"], rtol=1e-5)
+            for found, own in (
+                (soup.stats["stem"], stats["stem"]),
+                (soup.stats["blocks"][1]["second"], stats["blocks"][1]["second"]),
+            )
+        )
+        assert (stem, last) == (freeze is not None, alike)
 
 
 def test_from_one_start_a_soup_is_of_several_seeds():

@@ -99,6 +99,33 @@ def test_what_cannot_be_attacked_is_said(tmp_path, images, predictor, changes, s
     assert said in reason
 
 
+def rarely(weights, pixels):
+    """Answer by steps where the first sample is dark, else by a slope."""
+    import jax.numpy as jnp
+
+    flat = (pixels * 255).round()
+    dark = pixels[:, :1, :1, :1] < 0.5
+    return jnp.where(dark, flat, pixels * 255).sum(axis=(1, 2))
+
+
+def test_a_gradient_that_is_missing_here_and_there_is_said(tmp_path, images, predictor):
+    champion = Without(predictor, logits=rarely)
+    found, reason = attacked(tmp_path, images, predictor, champion)
+    assert found is None
+    assert "of 8 images have no gradient" in reason
+
+
+def test_answers_alone_are_enough_for_square(tmp_path, images, predictor):
+    dataset, pixels = images
+    both = predictor, Without(predictor, logits=looping)
+    rows, given = np.arange(N), predictor(pixels).argmax(1)
+    asked = Adversarial(attack="square", epsilon=255, images=8)
+    attack_both(dataset, rows, given, rows, both, asked, tmp_path)
+    found = read_rights(tmp_path / "attacked-square.npz")
+    assert found.note == ""
+    assert not found.champion.any()
+
+
 def test_images_without_a_trained_label_are_said(tmp_path, images, predictor):
     none = np.full(N, -1)
     found, reason = attacked(tmp_path, images, predictor, predictor, labels=none)

@@ -204,3 +204,17 @@ def test_training_and_serving_see_one_network_and_views_cost_no_training(
     check_start("toy@1", "vit_tiny", design=asked.without_views().design, **start)
     with pytest.raises(UsageError, match="was built with pool=attention; came none"):
         check_start("toy@1", "vit_tiny", **start)
+
+
+def test_an_update_learns_under_attack_as_its_champion_did():
+    champion = TrainSettings(adversarial={"against": "pgd", "epsilon": 8})
+    kept = champion.model_dump(mode="json")
+    like = _like_champion(UpdateTrainSettings(), kept)
+    assert like.adversarial == champion.adversarial
+    fewer = _like_champion(UpdateTrainSettings(adversarial={"watch": 64}), kept)
+    assert fewer.adversarial.watch == 64
+    assert fewer.adversarial.recipe.eps == champion.adversarial.recipe.eps
+    plain = UpdateTrainSettings(adversarial={"against": "none"})
+    assert _like_champion(plain, kept).adversarial.against == "none"
+    old = {k: v for k, v in kept.items() if k != "adversarial"}
+    assert _like_champion(UpdateTrainSettings(), old).adversarial.against == "none"

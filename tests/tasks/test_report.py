@@ -76,6 +76,22 @@ def pixels(side: int = 8, seed: int = 0) -> np.ndarray:
     return rng.integers(0, 256, (side, side, 3), dtype=np.uint8)
 
 
+def test_what_an_adversarial_training_withstood_is_shown():
+    attacked = [
+        line | {"val_robust": 0.1 * line["epoch"], "robust_images": 200}
+        for line in HISTORY
+    ]
+    told = "200 validation images were attacked"
+    page = render_report(replace(minimal(), history=attacked, best_epoch=3))
+    assert told in page
+    assert "30.0 % (24.1 to 36.7) stayed right" in page
+    assert "validation under attack" in page
+    assert "Val top-1 under attack" in page
+    plain = render_report(replace(minimal(), history=HISTORY, best_epoch=3))
+    assert told not in plain
+    assert "under attack" not in plain
+
+
 def gate(verdict: str = "pass", **fields) -> GateReport:
     check = CheckResult(
         check="top1_floor",

@@ -38,6 +38,7 @@ def draw(space, settings=DEFAULTS, *, trials=20, seed=0, n=N):
         ({"learning_rate": [1e-4, 1e-2, "logg"]}, "logg .* are linear, log, times"),
         ({"0": [1, 2]}, "Did you mean train.augment.zoom.0 or train.augment.blur"),
         ({"epochs": [3, 9]}, "cannot be searched: the rungs set it"),
+        ({"epsilon": [2, 8]}, "trials are judged on plain images"),
         ({"train.seed": [0, 1]}, "the finals vary it"),
         ({"head": ["trained", "tau"]}, "finished network"),
         ({"combine": ["none", "soup"]}, "compares single networks"),

@@ -168,6 +168,13 @@ def test_an_update_takes_over_what_the_champion_held_still():
         _like_champion(UpdateTrainSettings(freeze="13"), champion.model_dump())
 
 
+def test_an_update_to_another_network_is_refused():
+    champion = TrainSettings(preset="vit_tiny").model_dump()
+    assert _like_champion(UpdateTrainSettings(preset="vit_tiny"), champion)
+    with pytest.raises(UsageError, match="a vit_tiny; came preset=small"):
+        _like_champion(UpdateTrainSettings(preset="small"), champion)
+
+
 def test_an_update_may_follow_an_update_that_held_parts_still():
     champion = UpdateTrainSettings(preset="vit_tiny", freeze="6").model_dump()
     like = _like_champion(UpdateTrainSettings(), champion)

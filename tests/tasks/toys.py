@@ -72,10 +72,16 @@ def toy_images(n: int, *, near: int = 2) -> tuple[np.ndarray, np.ndarray]:
 
 
 def toy_subject(
-    root: Path, toy: Toy, n: int = 64, *, labels: np.ndarray | None = None
+    root: Path,
+    toy: Toy,
+    n: int = 64,
+    *,
+    labels: np.ndarray | None = None,
+    images: np.ndarray | None = None,
 ) -> Subject:
     """Return a version that is `toy`, and images of which half are near the edge."""
-    images, own = toy_images(n)
+    usual, own = toy_images(n)
+    images = usual if images is None else images
     dataset = Dataset(make_dataset(root, n, images=images, group=np.arange(n)))
     known = own if labels is None else labels
     every = Images(dataset, np.arange(n), known)
