@@ -17,14 +17,15 @@ from numpy.typing import NDArray
 from data_contracts.errors import SightlineError
 from models import stopping
 from models.distil import Teacher
-from models.feed import Batch, BatchSource
+from models.feed import Batch, BatchSource, val_batches
 from models.imbalance import Counts
 from models.objective import make_objective
 from models.order import batch_sizes, cut_batches, epoch_order
-from models.processes import agree
+from models.processes import agree, whole
 from models.recipe import Recipe
 from models.resizing import Growing
-from models.steps import Step, TrainState, make_train_step
+from models.room import enough_to_judge
+from models.steps import Step, TrainState, eval_params, make_train_step
 
 Record = dict[str, Any]
 OnProgress = Callable[[int, int, float, str], None]
@@ -49,6 +50,8 @@ class FitSettings:
             minutes have passed; None saves finished epochs only.
         profile: Steps that are traced into the folder `profile` of the run, see
             `step_profile`.
+        shard: Whether the devices split weights, optimiser and average: "always",
+            "never", or "auto" where they do not fit whole, see `room.chosen_layout`.
     """
 
     seed: int = 0
@@ -56,9 +59,11 @@ class FitSettings:
     max_minutes: float | None = None
     group: int = 16
     eval_batch_size: int = 256
-    # What changes no bit stays out of the text that a run's identity hangs on.
+    # What changes no bit stays out of the text that a run's identity hangs on, and so
+    # does what changes rounding alone, as the number of devices does.
     checkpoint_minutes: float | None = dataclasses.field(default=10.0, repr=False)
     profile: int = dataclasses.field(default=0, repr=False)
+    shard: str = dataclasses.field(default="auto", repr=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +98,7 @@ class Run:
     report: OnProgress
     keep: frozenset[int] = frozenset()
     watch: Watch | None = None
+    layout: Any = None
 
     @property
     def sizes(self) -> NDArray[np.int64]:
@@ -298,3 +304,21 @@ def _rows(run: Run, *, epoch: int, index: int) -> NDArray[np.int64]:
     )
     rows, weights = cut_batches(order, run.recipe.batch_size)
     return rows[index][weights[index] > 0]
+
+
+def validator(run: Run, predict: Any) -> Validate:
+    """Return a function giving the loss and top-1 of a state on the val rows."""
+    labels = run.source.labels[run.source.val_rows]
+    if not len(labels):
+        return lambda state: (None, None)
+    size = run.settings.eval_batch_size
+    images, counts = val_batches(run.source, batch_size=size, mesh=run.mesh)
+
+    def validate(state: TrainState) -> tuple[float, float]:
+        weights = eval_params(state)
+        with enough_to_judge(size):
+            logits = [whole(predict(*weights, batch)) for batch in images()]
+        found = np.concatenate(logits)[counts]
+        return stopping.score(found, labels, weights=run.val_weights)
+
+    return validate

@@ -34,10 +34,10 @@ from models.epoch import (
     OnProgress,
     Record,
     Run,
-    Validate,
     Within,
     step_of,
     train_epoch,
+    validator,
 )
 from models.feed import (
     BatchSource,
@@ -45,16 +45,16 @@ from models.feed import (
     devices,
     place,
     train_batches,
-    val_batches,
 )
 from models.identity import run_identity
 from models.objective import area_under_margin, memory_of
 from models.optim import by_parts, make_optimizer
 from models.order import steps_per_epoch
-from models.processes import leads, meet, whole
+from models.processes import leads, meet
 from models.recipe import Recipe
 from models.resizing import Growing
-from models.room import Ahead, enough_memory, enough_to_judge
+from models.room import Ahead, chosen_layout, enough_memory
+from models.shards import on_host, placed
 from models.step_profile import StepProfile
 from models.steps import (
     Channels,
@@ -166,12 +166,15 @@ def fit(
     memory = memory_of(
         recipe.loss, rows=len(source.train_rows), num_classes=len(counts)
     )
-    graphdef, state = create_state(model, tx, memory=memory)
-    if init is not None:
-        params, stats = warm_start((state.params, state.stats), init)
-        state = dataclasses.replace(
-            state, params=params, stats=stats, opt=tx.init(params), ema=(params, stats)
-        )
+    with on_host():
+        graphdef, state = create_state(model, tx, memory=memory)
+        if init is not None:
+            params, stats = warm_start((state.params, state.stats), init)
+            average, opt = (params, stats), tx.init(params)
+            state = dataclasses.replace(
+                state, params=params, stats=stats, opt=opt, ema=average
+            )
+    layout = chosen_layout(state, mesh, recipe, settings.shard)
     if not recipe.distil.weight:
         teacher = None
     if teacher is not None:
@@ -190,9 +193,16 @@ def fit(
             steps=updates,
             seed=settings.seed,
             teacher=teacher,
+            layout=layout,
             **views,
         )
-        return Ahead(step, recipe, mesh, resident=source.resident * resident)
+        return Ahead(
+            step,
+            recipe,
+            mesh,
+            resident=source.resident * resident,
+            split=layout is not None,
+        )
 
     growing = Growing(recipe, build)
     begin: Any = init if teacher is None else (init, teacher.content)
@@ -208,6 +218,7 @@ def fit(
         report=on_progress or (lambda done, total, rate, note: None),
         keep=frozenset(keep),
         watch=watch_of(recipe, source, graphdef, **views),
+        layout=layout,
     )
     with machine_errors(run_dir):
         run_dir.mkdir(parents=True, exist_ok=True)
@@ -219,6 +230,8 @@ def fit(
 def _resume(run: Run, state: Any, predict: Any) -> FitResult:
     found = restore_latest(run.folder, state)
     notes, history = list(found.notes), found.memory.get("history", [])
+    if run.layout is not None:
+        notes.append(f"{devices(run.mesh)} devices split weights and optimiser")
     begun = Within()
     if found.state is not None:
         state = found.state
@@ -241,8 +254,11 @@ def _train(
     run: Run, state: Any, history: list[Record], predict: Any, begun: Within
 ) -> tuple[TrainState, list[Record]]:
     # Copies, since the step gives the buffers of the state away.
-    state = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), state)
-    state = place(state, run.mesh, split=False)
+    if run.layout is None:
+        state = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), state)
+        state = place(state, run.mesh, split=False)
+    else:
+        state = placed(state, run.layout)
     batches = train_batches(
         run.source,
         epochs=range(len(history), run.recipe.epochs),
@@ -256,7 +272,7 @@ def _train(
     profile = StepProfile(run, run.folder / "profile")
     watched = profile.batches(batches)
     with contextlib.closing(batches), contextlib.closing(profile):
-        validate = _validator(run, predict)
+        validate = validator(run, predict)
         while not run.stop_reason(history):
             state, line = train_epoch(
                 run,
@@ -314,24 +330,6 @@ def _tell(run: Run, history: list[Record]) -> None:
 
 def _keep(run: Run, history: list[Record], state: TrainState, within: Within) -> None:
     _save(run, state, history, keep=set(), within=within)
-
-
-def _validator(run: Run, predict: Any) -> Validate:
-    """Return a function giving the loss and top-1 of a state on the val rows."""
-    labels = run.source.labels[run.source.val_rows]
-    if not len(labels):
-        return lambda state: (None, None)
-    size = run.settings.eval_batch_size
-    images, counts = val_batches(run.source, batch_size=size, mesh=run.mesh)
-
-    def validate(state: TrainState) -> tuple[float, float]:
-        weights = eval_params(state)
-        with enough_to_judge(size):
-            logits = [whole(predict(*weights, batch)) for batch in images()]
-        found = np.concatenate(logits)[counts]
-        return stopping.score(found, labels, weights=run.val_weights)
-
-    return validate
 
 
 def _result(

@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import nnx
 from jax.sharding import Mesh
 
@@ -15,15 +14,15 @@ from models.augment import augment as augmented
 from models.backbones import Backbone
 from models.forward import forward
 from models.recipe import Augment, Recipe
+from models.shards import compiled, compiled_apart, one_after
 from models.steps import (
     Channels,
     Step,
     TrainState,
-    compiled,
     mean_over,
-    moved_average,
     normalise,
     sum_over,
+    updated,
 )
 
 METHODS = ("vicreg", "simsiam")
@@ -155,6 +154,7 @@ def pair_step_of(
     mean: Channels,
     std: Channels,
     mesh: Mesh | None,
+    layout: Any = None,
     **_: Any,
 ) -> Step:
     """Compile the step of `method`, in the place of `epoch.step_of`.
@@ -170,12 +170,13 @@ def pair_step_of(
         mean: Channel means of 0..1 pixels.
         std: Channel standard deviations of 0..1 pixels.
         mesh: Devices to split the batch over.
+        layout: Of a state that is split over them, see `shards`.
     """
     graphdef, tx = network
     run = functools.partial(forward, graphdef, precision=recipe.precision)
     loss_of = {"vicreg": vicreg, "simsiam": simsiam}[method]
 
-    def local(
+    def learn(
         state: TrainState, images: Any, labels: Any, weights: Any, places: Any
     ) -> Any:
         del labels, places
@@ -199,15 +200,12 @@ def pair_step_of(
         )
         value, top1, grads = sum_over((value, top1, grads), mesh)
         stats = mean_over(stats, mesh)
-        updates, opt = tx.update(grads, state.opt, state.params)
-        params = optax.apply_updates(state.params, updates)
-        average = moved_average(state.ema, (params, stats), recipe.ema, state.step)
-        metrics = {"loss": value, "grad_norm": optax.tree.norm(grads), "top1": top1}
-        return TrainState(
-            params, stats, opt, average, state.step + 1, state.memory
-        ), metrics
+        return grads, stats, state.memory, {"loss": value, "top1": top1}
 
-    return compiled(local, mesh)
+    update = functools.partial(updated, tx=tx, ema=recipe.ema)
+    if layout is not None:
+        return compiled_apart(learn, update, layout)
+    return compiled(one_after(learn, update), mesh)
 
 
 def two_views(images: jax.Array, key: jax.Array, settings: Augment) -> jax.Array:

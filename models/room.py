@@ -10,14 +10,74 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from data_contracts.errors import MemoryShort
+from data_contracts.errors import MemoryShort, UsageError
 from models.feed import devices
 from models.machine import memory
+from models.processes import spans
 from models.recipe import Recipe
+from models.shards import held, layout_of
 from models.steps import TrainState
 
 FULL = "RESOURCE_EXHAUSTED"
 GIB = 1 << 30
+
+
+def chosen_layout(
+    state: TrainState, mesh: Mesh | None, recipe: Recipe, shard: str
+) -> Any:
+    """Return how a training state lies on the devices, see `shards`; None is whole.
+
+    Beside a whole state, a device needs room for a gradient, as large as the weights;
+    beside a part of one, for the whole weights.
+
+    Args:
+        state: The state; its shapes count.
+        mesh: Devices that a batch is split over.
+        recipe: Whose steps are taken.
+        shard: "never"; "always"; or "auto", where it does not fit whole.
+
+    Raises:
+        UsageError: It is always to be split, and cannot be.
+        MemoryShort: It does not fit.
+    """
+    room, weights = bytes_of_device(mesh), held(state.params)
+    whole, split = held(state), 0
+    layout, why = None, _hindrance(mesh, recipe)
+    if mesh is not None and not why:
+        layout = layout_of(state, mesh)
+        split = held(state, layout)
+        if split == whole:
+            why = f"no large array of it can be cut in {mesh.size} equal parts"
+    if shard == "always" and why:
+        raise UsageError(
+            f"shard=always splits the training state over the devices, but {why}. Leave"
+            " shard out."
+        )
+    apart = not why and (shard == "always" or whole + weights > room)
+    if shard == "never" or not apart:
+        layout = None
+    need = whole if layout is None else split + weights
+    if need > room:
+        never = apart and shard == "never"
+        other = " Set shard=auto, which splits them." if never else ""
+        raise MemoryShort(
+            "The memory of the device is too small: weights, optimiser and average of"
+            f" preset={recipe.preset} take {need / GIB:.3g} GiB on each of"
+            f" {devices(mesh)}, and there are {room / GIB:.3g}.{other} Use a smaller"
+            " preset, or more devices or memory."
+        )
+    return layout
+
+
+def _hindrance(mesh: Mesh | None, recipe: Recipe) -> str:
+    """Say why a training state cannot be split, "" if it can."""
+    if devices(mesh) == 1:
+        return "a batch of this size is on one device"
+    if spans(mesh):
+        return "they belong to several processes"
+    if recipe.adversarial.method == "free":
+        return "against=free steps the weights several times within a step"
+    return ""
 
 
 class Ahead:
@@ -32,7 +92,13 @@ class Ahead:
     """
 
     def __init__(
-        self, step: Any, recipe: Recipe, mesh: Mesh | None, *, resident: int = 0
+        self,
+        step: Any,
+        recipe: Recipe,
+        mesh: Mesh | None,
+        *,
+        resident: int = 0,
+        split: bool = False,
     ) -> None:
         """Wrap `step`.
 
@@ -41,11 +107,12 @@ class Ahead:
             recipe: What an error tells and varies.
             mesh: Devices that a batch is split over.
             resident: Images that wait on each device (or in the machine's memory).
+            split: Whether the devices split the state.
         """
         self.compiled: dict[tuple[int, ...], Any] = {}
         self.seconds = 0.0
         self._step, self._recipe, self._mesh = step, recipe, mesh
-        self._resident = resident
+        self._resident, self._split = resident, split
         self._asked: Any = None
 
     def __call__(
@@ -119,6 +186,8 @@ class Ahead:
         if size // devices(self._mesh) >= 4 * parts:
             ways.append(f"accumulate={2 * parts}")
         ways += [] if self._recipe.remat else ["remat=yes"]
+        if not largest and not self._split and devices(self._mesh) > 1:
+            ways.append("shard=always")
         tried = "" if largest else " No smaller batch fits either."
         advice = "Set " + ", or ".join(ways) if ways else "Use smaller views"
         return (

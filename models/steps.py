@@ -17,7 +17,7 @@ from models.accumulate import in_parts, uphill
 from models.adversarial import CHANGE, Adversary, divergence, replayed
 from models.augment import view
 from models.design import PLAIN, Design
-from models.distil import Given, Teacher
+from models.distil import Teacher
 from models.forward import forward
 from models.losses import remembered
 from models.machine import cores
@@ -26,6 +26,7 @@ from models.optim import evaluation_weights
 from models.processes import by_turns, in_turn
 from models.recipe import Adversarial, Augment
 from models.scales import answer
+from models.shards import compiled, compiled_apart, one_after
 
 AXIS = "batch"
 LEAST_SHARE = 8  # images of a batch that a device is worth waking for
@@ -142,6 +143,7 @@ def make_train_step(
     remat: bool = False,
     teacher: Teacher | None = None,
     adversarial: Adversarial = Adversarial(),
+    layout: Any = None,
 ) -> Step:
     """Compile one optimiser step; `state` is donated.
 
@@ -176,7 +178,10 @@ def make_train_step(
         precision: "float32" or "bfloat16", see `forward.lower`.
         remat: Recompute blocks rather than remember them, see `remat`.
         teacher: Answers the very same views, for the objective's targets.
-        adversarial: Learn from views that are attacked, see `adversarial`.
+        adversarial: Learn from views that are attacked, see `adversarial`; "free" not
+            where the state is split.
+        layout: Of a state that is split over the devices, see `shards`; None is a
+            whole one on each.
 
     Returns:
         step(state, images uint8 (n h w c), labels (n,), weights (n,), places (n,)) to
@@ -188,7 +193,7 @@ def make_train_step(
     foe = Adversary(adversarial, graphdef, mean, std, precision, remat, accumulate)
     free, replays = adversarial.method == "free", adversarial.updates
 
-    def local(
+    def learn(
         state: TrainState,
         images: Any,
         labels: Any,
@@ -252,49 +257,38 @@ def make_train_step(
         memory = _remember(state.memory, *seen, decay)
         if free:
             memory[CHANGE] = foe.pushed(change, slopes, pixels)
-        updates, opt = tx.update(grads, state.opt, state.params)
-        params = optax.apply_updates(state.params, updates)
-        average = moved_average(state.ema, (params, stats), ema, state.step)
-        own_average = evaluation_weights(opt, params)
-        if own_average is not None:
-            average = own_average, average[1]
-        metrics = {"loss": value, "grad_norm": optax.tree.norm(grads), "top1": top1}
-        after = TrainState(params, stats, opt, average, state.step + 1, memory)
-        return after, metrics
+        return grads, stats, memory, {"loss": value, "top1": top1}
 
+    given = [] if teacher is None else [teacher.weights]
+    update = functools.partial(updated, tx=tx, ema=ema)
+    if layout is not None:
+        return compiled_apart(learn, update, layout, *given)
+    local = one_after(learn, update)
     if free:
         local = replayed(local, adversarial, augment, seed=seed, mesh=mesh)
-    return compiled(local, mesh, *([] if teacher is None else [teacher.weights]))
+    return compiled(local, mesh, *given)
 
 
-def compiled(local: Callable[..., Any], mesh: Mesh | None, *given: Any) -> Step:
-    """Compile a step that sums over the devices by hand; the state is donated.
+def updated(
+    state: TrainState, learnt: Any, *, tx: optax.GradientTransformation, ema: float
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """Return the state after a step, and what is told of it.
 
     Args:
-        local: Of a state, a device's share of a batch, and `given`.
-        mesh: The devices.
-        given: Trees of arrays on all of them, which stay what they are.
+        state: Before it.
+        learnt: Gradient, statistics, memory and metrics of the batch.
+        tx: The optimiser.
+        ema: Decay of the weight average.
     """
-    if mesh is None:
-        step = jax.jit(local, donate_argnums=0)
-        return Given(step, given) if given else step
-    whole, part = PartitionSpec(), PartitionSpec(AXIS)
-    split = jax.shard_map(
-        local,
-        mesh=mesh,
-        in_specs=(whole, part, part, part, part, *[whole] * len(given)),
-        out_specs=whole,
-        check_vma=False,
-    )
-    everywhere, shares = NamedSharding(mesh, whole), NamedSharding(mesh, part)
-    others = [everywhere] * len(given)
-    step = jax.jit(
-        split,
-        in_shardings=(everywhere, shares, shares, shares, shares, *others),
-        out_shardings=everywhere,
-        donate_argnums=0,
-    )
-    return Given(step, given) if given else step
+    grads, stats, memory, metrics = learnt
+    updates, opt = tx.update(grads, state.opt, state.params)
+    params = optax.apply_updates(state.params, updates)
+    average = moved_average(state.ema, (params, stats), ema, state.step)
+    own_average = evaluation_weights(opt, params)
+    if own_average is not None:
+        average = own_average, average[1]
+    after = TrainState(params, stats, opt, average, state.step + 1, memory)
+    return after, metrics | {"grad_norm": optax.tree.norm(grads)}
 
 
 def _remember(

@@ -40,6 +40,7 @@ HELD = {
     "network.test_flip": "it asks a finished network",
     "checkpoint_minutes": "it changes no bit of the network",
     "profile": "it changes no bit of the network",
+    "shard": "it changes rounding alone",
     "ensemble": "a search compares single networks",
     "adversarial": "trials are judged on plain images, which attacks only cost",
     "probe": "it goes with what a start needs",

@@ -54,12 +54,20 @@ class Feed(StrEnum):
     stream = "stream"
 
 
+class Shard(StrEnum):
+    """Whether devices split weights, optimiser and average, or each has them whole."""
+
+    auto = "auto"
+    always = "always"
+    never = "never"
+
+
 # What says how epochs go, and nothing where there is none.
 BY_EPOCHS = frozenset(
     "layer_decay unfreeze optimizer epochs batch_size schedule learning_rate"
     " weight_decay sam_radius accumulate precision remat warmup clip ema"
     " label_smoothing loss balance patience max_minutes augment"
-    " progressive progressive_stages checkpoint_minutes profile".split()
+    " progressive progressive_stages checkpoint_minutes profile shard".split()
 )
 
 
@@ -91,6 +99,12 @@ def check_steps(settings: Any) -> None:
                 "schedule=schedule_free evaluates at its own average of the weights, so"
                 " that ema would be a second one. Leave ema out"
             )
+    if settings.shard == Shard.always and settings.adversarial.against == "free":
+        raise ValueError(
+            "adversarial.against=free steps the weights several times within a step,"
+            " which needs them whole; came shard=always. Leave shard out, or set"
+            " adversarial.against=fgsm"
+        )
     _check_skips(settings)
     size = settings.batch_size
     if size is not None and size < 2 * settings.accumulate:

@@ -241,6 +241,7 @@ def _train(
                     max_minutes=settings.max_minutes,
                     checkpoint_minutes=settings.checkpoint_minutes,
                     profile=STEPS * settings.profile,
+                    shard=str(settings.shard),
                 ),
                 mean=mean,
                 std=std,

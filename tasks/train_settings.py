@@ -41,13 +41,15 @@ from tasks.step_settings import (
     Precision,
     Probe,
     Schedule,
+    Shard,
     check_probe,
     check_steps,
     told,
 )
 
-# What changes no bit of the network, and came after runs were named without it.
-ASIDE = ("checkpoint_minutes", "profile")
+# What changes no bit of the network, or rounding alone as the number of devices does,
+# and came after runs were named without it.
+ASIDE = ("checkpoint_minutes", "profile", "shard")
 
 
 class Preset(StrEnum):
@@ -222,6 +224,11 @@ class TrainSettings(Settings):
     )
     profile: bool = Field(
         False, description="Trace a few steps, and tell where their time goes."
+    )
+    shard: Shard = Field(
+        Shard.auto,
+        description="Split weights, optimiser and average over the devices; auto: where"
+        " they do not fit whole.",
     )
     seed: int = Field(0, ge=0, description="Of weights, order and augmentation.")
     feed: Feed = Field(
