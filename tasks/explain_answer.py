@@ -9,6 +9,7 @@ import numpy as np
 from data_contracts.dataset import Array
 from models.explain.how import How
 from tasks.inference import Floats, Predictor
+from tasks.wording import number
 
 SHARE = 4  # of the segments, one in so many is hidden at most
 BLOCK = 16  # images at once, each with as many copies as segments are hidden
@@ -20,7 +21,8 @@ class Change:
 
     Attributes:
         image: Without them (h w 3), uint8.
-        hidden: Segments hidden: the fewest that change the answer, else a quarter.
+        hidden: Segments hidden: the fewest that change the answer, else a quarter;
+            none where the map marks none.
         segments: In all.
         share: Of the pixels hidden.
         before: Probability of the explained class.
@@ -46,18 +48,27 @@ class Change:
         Args:
             name: The explained class.
         """
-        parts = "segment" if self.hidden == 1 else f"{self.hidden} segments"
+        if not self.hidden:
+            return (
+                f"The map marks nothing that speaks for {name}, so nothing was hidden;"
+                f" the answer is {self.answer}."
+            )
         said = (
-            f"Hiding the most important {parts} of {self.segments}"
-            f" ({self.share:.0%} of the image) takes {name} from {self.before:.0%} to"
-            f" {self.after:.0%}"
+            f"Hiding the {self.parts} ({number(self.share)} of the image) takes {name}"
+            f" from {number(self.before)} to {number(self.after)}"
         )
         said += (
             f", and the answer becomes {self.answer}."
             if self.changed
             else f"; the answer stays {self.answer}."
         )
-        return f"{said} As many at random leave it at {self.random:.0%}."
+        return f"{said} As many drawn at random leave it at {number(self.random)}."
+
+    @property
+    def parts(self) -> str:
+        """What was hidden: 3 most important of 49 segments."""
+        many = f"{self.hidden} " if self.hidden > 1 else ""
+        return f"{many}most important of {self.segments} segments"
 
 
 def what_changes(
@@ -152,23 +163,22 @@ def _change(
     target: int,
     found: list[Floats],
 ) -> Change:
-    before, after, drawn = found
+    # What each number of hidden segments makes of the answer, none first.
+    after, drawn = (np.concatenate([found[0][None], each]) for each in found[1:])
     answers = after.argmax(1)
-    flips = np.flatnonzero(answers != before.argmax())
-    there = int(np.isfinite(worth).sum())
     # Segments that speak against the class are no reason for it.
-    last = max(1, min(len(after), int((worth > 0).sum()))) - 1
-    flips = flips[flips <= last]
-    at = int(flips[0]) if len(flips) else last
-    top = _first(worth)[own] <= at
+    last = min(len(after) - 1, int((worth > 0).sum()))
+    flips = np.flatnonzero(answers[: last + 1] != answers[0])
+    hidden = int(flips[0]) if len(flips) else last
+    top = _first(worth)[own] < hidden
     return Change(
         image=np.where(top[..., None], nothing, image),
-        hidden=at + 1,
-        segments=there,
+        hidden=hidden,
+        segments=int(np.isfinite(worth).sum()),
         share=float(top.mean()),
-        before=float(before[target]),
-        after=float(after[at, target]),
-        random=float(drawn[at, target]),
-        answer=predictor.classes[int(answers[at])],
-        changed=bool(answers[at] != before.argmax()),
+        before=float(after[0, target]),
+        after=float(after[hidden, target]),
+        random=float(drawn[hidden, target]),
+        answer=predictor.classes[int(answers[hidden])],
+        changed=bool(len(flips)),
     )
