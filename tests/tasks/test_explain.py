@@ -128,6 +128,12 @@ def test_what_changes_an_answer_is_measured():
     assert not wrong.changed
     assert wrong.after == pytest.approx(wrong.before)
     assert "the answer stays pear" in wrong.text("pear")
+    assert "no better than chance" in wrong.text("pear")
+    assert "chance" not in said
+    # Draws that hide the bright quarter leave nothing, and the others all of it.
+    assert 0 < wrong.random < wrong.after
+    (alone,) = what_changes(Corner(), images[1:], maps[1:], np.array([1]), how)
+    assert alone.random == pytest.approx(wrong.random)
 
 
 def test_segments_against_the_class_are_not_hidden_for_it():
@@ -145,7 +151,8 @@ def test_nothing_is_hidden_for_a_map_that_marks_nothing():
     maps = np.zeros((1, 8, 8), np.float32)
     (found,) = what_changes(Corner(), images, maps, np.array([1]), how)
     assert (found.hidden, found.share, found.changed) == (0, 0, False)
-    assert found.after == found.before == found.random
+    assert found.after == found.before
+    assert found.random == pytest.approx(found.before)
     np.testing.assert_array_equal(found.image, images[0])
     assert "marks nothing that speaks for pear" in found.text("pear")
 
