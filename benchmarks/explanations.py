@@ -82,7 +82,7 @@ class Bench:
         rows = np.sort(drawn)
         self.images, _ = pictures.read(rows)
         self.targets = answers.predicted[rows]
-        self.masks, boxed = pictures.masks(rows)
+        self.masks, boxed = pictures.masks(rows, [pictures.given[row] for row in rows])
         full = self.masks.all((1, 2))
         self.boxed = boxed & ~full & (answers.given == answers.predicted)[rows]
         usual = ExplainSettings(method="expected_gradients")

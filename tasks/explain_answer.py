@@ -9,8 +9,10 @@ import numpy as np
 from data_contracts.dataset import Array
 from models.explain.how import How
 from tasks.inference import Floats, Predictor
+from tasks.wording import number
 
 SHARE = 4  # of the segments, one in so many is hidden at most
+DRAWS = 8  # of as many segments, to compare with; the same of every image
 BLOCK = 16  # images at once, each with as many copies as segments are hidden
 
 
@@ -20,12 +22,13 @@ class Change:
 
     Attributes:
         image: Without them (h w 3), uint8.
-        hidden: Segments hidden: the fewest that change the answer, else a quarter.
+        hidden: Segments hidden: the fewest that change the answer, else a quarter;
+            none where the map marks none.
         segments: In all.
         share: Of the pixels hidden.
         before: Probability of the explained class.
         after: The same once they are hidden.
-        random: The same once as many others, drawn at random, are hidden.
+        random: The same once as many, drawn at random, are hidden; the mean of draws.
         answer: Class that is then the likeliest.
         changed: Whether that is another one than before.
     """
@@ -46,18 +49,30 @@ class Change:
         Args:
             name: The explained class.
         """
-        parts = "segment" if self.hidden == 1 else f"{self.hidden} segments"
+        if not self.hidden:
+            return (
+                f"The map marks nothing that speaks for {name}, so nothing was hidden;"
+                f" the answer is {self.answer}."
+            )
         said = (
-            f"Hiding the most important {parts} of {self.segments}"
-            f" ({self.share:.0%} of the image) takes {name} from {self.before:.0%} to"
-            f" {self.after:.0%}"
+            f"Hiding the {self.parts} ({number(self.share)} of the image) takes {name}"
+            f" from {number(self.before)} to {number(self.after)}"
         )
         said += (
             f", and the answer becomes {self.answer}."
             if self.changed
             else f"; the answer stays {self.answer}."
         )
-        return f"{said} As many at random leave it at {self.random:.0%}."
+        said += f" As many drawn at random leave it at {number(self.random)}."
+        if self.random <= self.after:
+            said += " Here the map marks no better than chance."
+        return said
+
+    @property
+    def parts(self) -> str:
+        """What was hidden: 3 most important of 49 segments."""
+        many = f"{self.hidden} " if self.hidden > 1 else ""
+        return f"{many}most important of {self.segments} segments"
 
 
 def what_changes(
@@ -84,21 +99,40 @@ def _changes(
 ) -> list[Change]:
     own, nothing = _cut(predictor, images, how)
     worth = _by_segment(maps, own, segments=how.cells**2)
-    most = max(1, how.cells**2 // SHARE)
-    drawn = np.random.default_rng((how.seed, 3)).random(worth.shape)
-    chance = np.where(np.isfinite(worth), drawn, -np.inf)
-    before = predictor(images)
-    after, without = (
-        predictor(_without(images, nothing, own, order, most=most)).reshape(
-            len(images), most, before.shape[1]
-        )
-        for order in (worth, chance)
-    )
+    n, k = worth.shape
+    # Segments that speak against the class are no reason for it.
+    most = np.minimum(max(1, k // SHARE), (worth > 0).sum(1))
+    counts = np.arange(most.max() + 1)
+
+    def asked(gone: Array) -> Floats:
+        """Return probabilities (n q c) without the segments marked in (n q k)."""
+        probs = predictor(_without(images, nothing, own, gone))
+        return probs.reshape(*gone.shape[:2], -1)
+
+    rank = _ranks(worth)
+    after = asked(rank[:, None] < counts[:, None])
+    answers = after.argmax(2)
+    flips = (answers != answers[:, :1]) & (counts <= most[:, None])
+    changed = flips.any(1)
+    hidden = np.where(changed, flips.argmax(1), most)
+    drawn = np.random.default_rng((how.seed, 3)).random((DRAWS, k))
+    chance = np.where(np.isfinite(worth)[:, None], drawn, -np.inf)
+    random = asked(_ranks(chance) < hidden[:, None, None]).mean(1)
+    gone = rank < hidden[:, None]
+    top = np.take_along_axis(gone, own.reshape(n, -1), 1).reshape(own.shape)
     return [
-        _change(predictor, images[i], nothing[i], own[i], worth[i], int(target), found)
-        for i, (target, *found) in enumerate(
-            zip(targets, before, after, without, strict=True)
+        Change(
+            image=np.where(top[i, ..., None], nothing[i], images[i]),
+            hidden=int(hidden[i]),
+            segments=int(np.isfinite(worth[i]).sum()),
+            share=float(top[i].mean()),
+            before=float(after[i, 0, target]),
+            after=float(after[i, hidden[i], target]),
+            random=float(random[i, target]),
+            answer=predictor.classes[int(answers[i, hidden[i]])],
+            changed=bool(changed[i]),
         )
+        for i, target in enumerate(targets.tolist())
     ]
 
 
@@ -127,48 +161,14 @@ def _by_segment(maps: Floats, own: Array, *, segments: int) -> Array:
     return mean.reshape(n, segments)
 
 
-def _first(worth: Array) -> Array:
+def _ranks(worth: Array) -> Array:
     """Return the rank (... k) of each segment, the most important one 0."""
     return np.argsort(np.argsort(-worth, axis=-1, kind="stable"), axis=-1)
 
 
-def _without(
-    images: Array, nothing: Array, own: Array, worth: Array, *, most: int
-) -> Array:
-    """Return images (n * most, h w 3) without the first 1 to `most` segments."""
-    rank = np.take_along_axis(_first(worth), own.reshape(len(own), -1), 1)
-    rank = rank.reshape(own.shape)
-    many = rank[:, None] < np.arange(1, most + 1)[:, None, None]
-    hidden = np.where(many[..., None], nothing[:, None], images[:, None])
-    return hidden.reshape(-1, *images.shape[1:])
-
-
-def _change(
-    predictor: Predictor,
-    image: Array,
-    nothing: Array,
-    own: Array,
-    worth: Array,
-    target: int,
-    found: list[Floats],
-) -> Change:
-    before, after, drawn = found
-    answers = after.argmax(1)
-    flips = np.flatnonzero(answers != before.argmax())
-    there = int(np.isfinite(worth).sum())
-    # Segments that speak against the class are no reason for it.
-    last = max(1, min(len(after), int((worth > 0).sum()))) - 1
-    flips = flips[flips <= last]
-    at = int(flips[0]) if len(flips) else last
-    top = _first(worth)[own] <= at
-    return Change(
-        image=np.where(top[..., None], nothing, image),
-        hidden=at + 1,
-        segments=there,
-        share=float(top.mean()),
-        before=float(before[target]),
-        after=float(after[at, target]),
-        random=float(drawn[at, target]),
-        answer=predictor.classes[int(answers[at])],
-        changed=bool(answers[at] != before.argmax()),
-    )
+def _without(images: Array, nothing: Array, own: Array, gone: Array) -> Array:
+    """Return images (n * q, h w 3) without the segments marked in (n q k)."""
+    top = np.take_along_axis(gone, own.reshape(len(own), 1, -1), 2)
+    top = top.reshape(*gone.shape[:2], *own.shape[1:], 1)
+    left = np.where(top, nothing[:, None], images[:, None])
+    return left.reshape(-1, *images.shape[1:])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from data_contracts.references import ModelRef
 from models.explain.how import SIGNED, Method
-from tasks.explain_figures import EDGES, RANDOM, ClassInBox, Worth
+from tasks.explain_figures import ClassInBox, Worth
 from tasks.explain_picture import SIDE, bar
 from tasks.explain_settings import ExplainSettings
 from tasks.gallery import data_uri
@@ -94,16 +94,9 @@ def render(
 
 def verdict(worth: Sequence[Worth]) -> str:
     """Say in a sentence whether maps beat what knows nothing of the network."""
-    own, *others = worth
-    by_name = {row.name: row.figures for row in others}
-    better = {
-        name: own.figures["deletion"].high < by_name[name]["deletion"].value
-        and own.figures["insertion"].low > by_name[name]["insertion"].value
-        for name in (RANDOM, EDGES)
-    }
-    if all(better.values()):
+    lost = " or ".join(f"the {row.name}" for row in worth if not row.beaten)
+    if not lost:
         return "On these images the maps mark what counts better than both controls do."
-    lost = " or ".join(f"the {name}" for name, won in better.items() if not won)
     return (
         f"On these images the maps do not clearly beat {lost}. Read them with doubt,"
         " try another method, or explain more images."

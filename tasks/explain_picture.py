@@ -63,7 +63,8 @@ def overlay(image: Pixels, values: Floats, *, signed: bool) -> Pixels:
 def scaled(values: Floats, *, signed: bool) -> Floats:
     """Return a map (h w) in 0..1, or in -1..1 if signed, outliers clipped."""
     size = np.abs(values) if signed else values - values.min()
-    top = float(np.percentile(size, CLIP))
+    # Where fewer pixels than that are marked, the largest.
+    top = float(np.percentile(size, CLIP)) or float(size.max())
     own = values if signed else size
     low = -1.0 if signed else 0.0
     return np.clip(own / top, low, 1).astype(np.float32) if top > 0 else 0 * own

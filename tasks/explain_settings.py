@@ -63,7 +63,10 @@ class ExplainSettings(Settings):
         0.15, gt=0, le=1, description="Of smoothgrad, of the image's range of values."
     )
     usual: int = Field(
-        64, ge=1, le=512, description="Training images expected_gradients starts from."
+        64,
+        ge=1,
+        le=512,
+        description="Training images expected_gradients starts from, one a step.",
     )
     neighbours: int = Field(
         4, ge=0, le=12, description="Nearest training images shown; 0 leaves them out."

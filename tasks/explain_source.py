@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -38,8 +38,13 @@ class Pictures(Protocol):
     def read(self, rows: Array) -> tuple[Array, Array]:
         """Return images (n h w 3), uint8, and which of them could be read (n,)."""
 
-    def masks(self, rows: Array) -> tuple[Masks, Array]:
-        """Return what boxes hold (n h w), and which images have any (n,)."""
+    def masks(self, rows: Array, names: Sequence[str | None]) -> tuple[Masks, Array]:
+        """Return what boxes hold (n h w), and which images have any (n,).
+
+        Args:
+            rows: Of the images (n,).
+            names: Class of each whose boxes count; all do where none is of it.
+        """
 
 
 def blocks(count: int) -> Iterator[Array]:
@@ -63,7 +68,7 @@ class JudgedImages:
         images = self._dataset.take(self._rows[rows])
         return fitted(images, size=self._size), np.ones(len(rows), bool)
 
-    def masks(self, rows: Array) -> tuple[Masks, Array]:
+    def masks(self, rows: Array, names: Sequence[str | None]) -> tuple[Masks, Array]:
         """Return what boxes hold (n h w), and which images have any (n,)."""
         out = np.zeros((len(rows), self._size, self._size), bool)
         if not self._dataset.has("boxes") or not self._dataset.names("box_names"):
@@ -71,14 +76,14 @@ class JudgedImages:
         columns = self._dataset.columns(
             "boxes", "box_label", "box_offsets", "width", "height"
         )
-        names = np.array(self._dataset.names("box_names"), object)
+        own = np.array(self._dataset.names("box_names"), object)
         fit = Fit(self._dataset.attributes["ingest"]["decode"]["fit"])
         for place, row in enumerate(self._rows[rows]):
             span = slice(*columns["box_offsets"][row : row + 2])
             corners = of_class(
                 columns["boxes"][span],
-                list(names[columns["box_label"][span]]),
-                self.given[int(rows[place])],
+                list(own[columns["box_label"][span]]),
+                names[place],
             )
             side = int(columns["width"][row]), int(columns["height"][row])
             out[place] = box_mask(corners, side, size=self._size, fit=fit)
@@ -114,7 +119,7 @@ class SourceImages:
         size = int(self.meta["image_size"])
         return fitted(np.concatenate(parts), size=size), np.array(good, bool)
 
-    def masks(self, rows: Array) -> tuple[Masks, Array]:
+    def masks(self, rows: Array, names: Sequence[str | None]) -> tuple[Masks, Array]:
         """Return what boxes hold (n h w), and which images have any (n,)."""
         size = int(self.meta["image_size"])
         out = np.zeros((len(rows), size, size), bool)
@@ -124,13 +129,13 @@ class SourceImages:
             found = decode_image(self.listing.read(row), self._decode)
             if isinstance(found, Problem):
                 continue
-            corners, names = self.listing.box_fractions(
+            corners, own = self.listing.box_fractions(
                 row,
                 width=found.width,
                 height=found.height,
                 orientation=found.orientation,
             )
-            corners = of_class(corners, names, self.given[row])
+            corners = of_class(corners, own, names[place])
             side = found.width, found.height
             out[place] = box_mask(corners, side, size=size, fit=self._decode.fit)
         return out, np.asarray(out.any((1, 2)))
@@ -142,9 +147,9 @@ def _runs(rows: Array) -> list[tuple[int, int]]:
     return [(int(part[0]), int(part[-1]) + 1) for part in np.split(rows, cuts)]
 
 
-def of_class(corners: Array, names: list[str], label: str | None) -> Array:
-    """Return the boxes (m, 4) of the class `label`, or all where none is of it."""
-    own = np.array([name == label for name in names], bool)
+def of_class(corners: Array, names: list[str], wanted: str | None) -> Array:
+    """Return the boxes (m, 4) of the class `wanted`, or all where none is of it."""
+    own = np.array([name == wanted for name in names], bool)
     return corners[own] if own.any() else corners
 
 

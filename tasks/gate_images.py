@@ -19,7 +19,7 @@ from tasks.gate_settings import (
     pinned_names,
 )
 from tasks.gate_words import against, points, side
-from tasks.intervals import Paired, paired_change, two_sided, z_score
+from tasks.intervals import Paired, holm, paired_change, two_sided, z_score
 from tasks.scores import share_of
 
 SHOWN = 5
@@ -109,9 +109,7 @@ def _slices_result(
     middle = np.array([(f.high + f.low) / 2 for _, f, _ in rows])
     chance = special.ndtr((middle + check.margin) / np.maximum(error, 1e-12))
     order = np.argsort(chance)
-    share = (1 - settings.level) / (len(rows) - np.arange(len(rows)))
-    # Holm 1979: from the smallest on, until one is not small enough.
-    fails = order[np.cumprod(chance[order] < share).astype(bool)]
+    fails = order[holm(chance, level=settings.level)[order]]
     passes = all(found.low > -check.margin for _, found, _ in rows)
     verdict = Verdict.PASS if passes else Verdict.INCONCLUSIVE
     worst = int(np.argmin([found.value for _, found, _ in rows]))

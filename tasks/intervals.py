@@ -33,6 +33,19 @@ def two_sided(level: float) -> float:
     return 2 * level - 1
 
 
+def holm(chances: Floats, *, level: float) -> NDArray[np.bool_]:
+    """Return which of several chances (m,) are small enough (Holm 1979).
+
+    From the smallest on, until one is not: where all of them are luck, the chance to
+    find any is 1 - `level` at most.
+    """
+    order = np.argsort(chances)
+    share = (1 - level) / (len(chances) - np.arange(len(chances)))
+    found = np.zeros(len(chances), bool)
+    found[order] = np.cumprod(chances[order] < share).astype(bool)
+    return found
+
+
 def wilson(hits: ArrayLike, n: ArrayLike, *, level: float) -> tuple[Floats, Floats]:
     """Return Wilson's score interval of a share, element by element.
 

@@ -28,13 +28,12 @@ def gradcam(case: Case) -> Found:
 def gradcam_pp(case: Case) -> Found:
     """Grad-CAM with gradients weighed by place (Chattopadhyay 2018, arXiv 1710.11063).
 
-    Equation 19, of the exponential of the logit.
+    Equation 19, of the exponential of the logit, over the squared gradient.
     """
 
     def weigh(seen: jax.Array, gradient: jax.Array) -> jax.Array:
-        total = seen.sum((1, 2), keepdims=True)
-        under = 2 * gradient**2 + total * gradient**3
-        share = gradient**2 / jnp.where(jnp.abs(under) > 1e-12, under, 1.0)
+        under = 2 + seen.sum((1, 2), keepdims=True) * gradient
+        share = 1 / jnp.where(under == 0, 1.0, under)
         return (share * jax.nn.relu(gradient)).sum((1, 2), keepdims=True)
 
     return _cam(case, weigh)

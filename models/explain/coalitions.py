@@ -53,7 +53,7 @@ def kernel_shap(segments: int, *, samples: int, seed: int) -> Design:
     if segments < 31 and 2**segments - 2 <= samples:
         shown, weights = _all_coalitions(segments)
     else:
-        _enough(segments, samples)
+        check_samples(segments, samples)
         shown = _paired_coalitions(segments, samples // 2, seed)
         weights = np.ones(len(shown))
     weights = weights / weights.sum()
@@ -73,7 +73,7 @@ def lime(segments: int, *, samples: int, seed: int) -> Design:
     Raises:
         UsageError: There are too few samples for so many segments.
     """
-    _enough(segments, samples)
+    check_samples(segments, samples)
     rng = np.random.default_rng((seed, 5))
     shown = rng.integers(0, 2, (samples, segments)).astype(np.float64)
     shown[0] = 1
@@ -89,7 +89,12 @@ def lime(segments: int, *, samples: int, seed: int) -> Design:
     return Design(shown, values, np.zeros(segments), weights)
 
 
-def _enough(segments: int, samples: int) -> None:
+def check_samples(segments: int, samples: int) -> None:
+    """Refuse fewer questions than a fit of so many segments needs.
+
+    Raises:
+        UsageError: There are not two samples for each segment.
+    """
     if samples < 2 * segments:
         raise UsageError(
             f"{segments} segments need {2 * segments} samples at least; came"

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from data_contracts.errors import UsageError
 from models.backbones.vit import VisionTransformer
-from models.explain import asking, cam, gradients, rollout
+from models.explain import asking, cam, coalitions, gradients, rollout
 from models.explain.how import BY_ASKING, BY_PATH, How, Method
 from models.explain.subject import Case, Subject
 from models.steps import AXIS
@@ -137,9 +137,11 @@ def check_method(
     """Refuse a method that the network does not have.
 
     Raises:
-        UsageError: It is attention rollout of a network that is no transformer, or
-            expected gradients without images to expect.
+        UsageError: It is attention rollout of a network that is no transformer,
+            expected gradients without images to expect, or has too few samples.
     """
+    if how.method in (Method.lime, Method.kernel_shap):
+        coalitions.check_samples(how.cells**2, how.samples)
     if how.method == Method.rollout and not issubclass(subject.kind, VisionTransformer):
         raise UsageError(
             "method=rollout follows attention through the blocks of a transformer"
@@ -166,6 +168,12 @@ def _check(images: NDArray[np.uint8], targets: NDArray[np.integer]) -> None:
     if images.ndim != 4 or images.dtype != np.uint8:
         raise UsageError(
             f"Images are uint8 (n h w c); came {images.dtype} {images.shape}."
+        )
+    if (targets < 0).any():
+        raise UsageError(
+            "A target is the position of a class; came"
+            f" {int((targets < 0).sum()):,} below 0, as of images without a label."
+            " Leave these out, or explain what is predicted."
         )
 
 

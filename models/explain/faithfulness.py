@@ -57,8 +57,8 @@ class Removal:
             rank = _ranks(maps)
 
             def chance(pixels: jax.Array) -> jax.Array:
-                probs = jax.nn.softmax(subject.logits(weights, pixels))
-                return jnp.take_along_axis(probs, targets[:, None], 1)[:, 0]
+                logs = subject.log_probs(weights, pixels)
+                return jnp.exp(jnp.take_along_axis(logs, targets[:, None], 1)[:, 0])
 
             def step(_: None, share: jax.Array) -> tuple:
                 top = (rank < share)[..., None]

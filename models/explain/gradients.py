@@ -55,7 +55,9 @@ def expected_gradients(case: Case) -> Found:
     place, order, pick = jax.random.split(jax.random.key(case.how.seed), 3)
     # One place in each of as many even parts of the line, in random order.
     along = jax.random.permutation(order, steps) + jax.random.uniform(place, (steps,))
-    start = pool[jax.random.permutation(pick, jnp.arange(steps) % len(pool))][:, None]
+    # Of more images than steps an even draw; of fewer, each about as often.
+    drawn = jax.random.permutation(pick, len(pool))[jnp.arange(steps) % len(pool)]
+    start = pool[drawn][:, None]
     away = case.pixels - start
     gradient = case.gradient(start + along.reshape(-1, 1, 1, 1, 1) / steps * away)
     maps = (away * gradient).sum(-1).mean(0)

@@ -14,7 +14,7 @@ from flax import nnx
 from models.backbones import kept_model
 from models.design import PLAIN, Design
 from models.explain.how import Hide, How
-from models.members import Member, Weights, columns, stacked
+from models.members import Member, Weights, answers_of, columns, stacked
 from models.scales import answer
 
 Scale = Callable[[jax.Array], jax.Array]
@@ -75,6 +75,10 @@ class Subject:
             return answer(seen, scale(pixels), self.design).astype(jnp.float32)
 
         return self.over(weights, ask)
+
+    def log_probs(self, weights: Weights, pixels: jax.Array) -> jax.Array:
+        """Return the log of the probabilities (n k) that are served, calibrated."""
+        return answers_of(self.graphdef, weights, self.members, pixels, self.design)
 
     @property
     def mean(self) -> jax.Array:

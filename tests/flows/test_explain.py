@@ -63,6 +63,7 @@ def test_a_source_with_boxes_says_which_classes_rest_on_the_background(
     [
         ({"explain": {"target": "mgu"}}, "Did you mean mug?"),
         ({"explain": {"method": "rollout"}}, "Take method=gradcam"),
+        ({"explain": {"method": "lime", "samples": 20}}, "raise samples"),
         ({"name": "shop@9"}, "no version 9"),
         ({"name": "shop@new"}, "a version follows @"),
         ({"data": "{empty}"}, "no images"),

@@ -89,6 +89,15 @@ def test_expected_gradients_start_from_usual_images():
     assert (figures["completeness"] < 1e-3).all()
 
 
+def test_expected_gradients_draw_from_all_usual_images_where_there_are_many():
+    usual = np.zeros((64, SIDE, SIDE, 3), np.uint8)
+    usual[32:] = 255
+    maps = explainer("expected_gradients", background=usual)(IMAGES, TARGETS)
+    black, white = contributions(0), contributions(1)
+    share = np.median((maps - black) / (white - black))  # of starts that are white
+    assert 0.2 < share < 0.8
+
+
 def test_occlusion_is_the_mean_fall_over_the_windows_that_hide_a_pixel():
     maps = explainer("occlusion", window=0.5)(IMAGES, TARGETS)
     given, fallen, times = contributions(0.5), np.zeros(IMAGES.shape[:3]), 0
@@ -167,7 +176,7 @@ def test_sampled_kernel_shap_keeps_its_sum_and_comes_near():
 def test_too_few_samples_for_the_segments_are_refused():
     for method in ("lime", "kernel_shap"):
         with pytest.raises(UsageError, match="Raise samples, or lower cells"):
-            explainer(method, samples=10)(IMAGES, TARGETS)
+            explainer(method, samples=10)
 
 
 @pytest.mark.parametrize("method", BY_GRADIENT[2:])
@@ -195,6 +204,8 @@ def test_what_cannot_be_explained_is_said():
         found(IMAGES, TARGETS[:2])
     with pytest.raises(UsageError, match="uint8"):
         found(IMAGES / 255, TARGETS)
+    with pytest.raises(UsageError, match="came 1 below 0"):
+        found(IMAGES, TARGETS - [0, 0, 2])
     with pytest.raises(UsageError, match="starts from usual images"):
         explainer("expected_gradients")
     with pytest.raises(UsageError, match="method=gradcam"):
@@ -265,6 +276,25 @@ def test_gradcam_of_a_mean_and_a_linear_head_is_the_heads_own_map():
     np.testing.assert_allclose(maps, want, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("size", [1, 1e-6])
+def test_gradcam_pp_is_equation_19_whatever_the_size_of_gradients(size):
+    from models.backbones import Shape
+    from models.explain.cam import last_map
+
+    model = randomised(Shape((4, 6), (1, 1), "half"))
+    model.head.kernel[...] *= size
+    pixels = (jnp.asarray(IMAGES / 255, jnp.float32) - 0.5) / 0.25
+    found = last_map(nnx.clone(model), pixels, jnp.asarray(TARGETS))
+    seen, slope = (np.asarray(x, np.float64) for x in found)
+    total = seen.sum((1, 2), keepdims=True)
+    share = slope**2 / (2 * slope**2 + total * slope**3)
+    weights = (share * np.maximum(slope, 0)).sum((1, 2), keepdims=True)
+    want = np.maximum((weights * seen).sum(-1), 0) / size
+    maps = explainer("gradcam_pp", model=model)(IMAGES, TARGETS) / size
+    want = jax.image.resize(jnp.asarray(want), maps.shape, "linear")
+    np.testing.assert_allclose(maps, want, rtol=1e-3, atol=1e-5)
+
+
 def test_a_transformer_has_class_maps_and_rollout():
     model = randomised(miniatures.VIT)
     for method in ("gradcam", "gradcam_pp"):
@@ -325,6 +355,22 @@ def test_deletion_of_what_counts_falls_fast_and_insertion_rises_fast():
     assert (faithfulness.area(inserted) > faithfulness.area(worse[1])).all()
     with pytest.raises(UsageError, match="size of its image"):
         removal(IMAGES, TARGETS, good[:, 1:])
+
+
+def test_deletion_starts_from_the_probability_that_is_served():
+    from models.members import answers_of
+
+    members = (Member((0.5,) * 3, (0.25,) * 3, 3.0), Member((0.4,) * 3, (0.3,) * 3))
+    subject, first = Subject.of(Formula(), [GREY])
+    both = stacked([member_of(first, 0)] * 2)
+    subject = Subject(subject.graphdef, members, subject.kind)
+    deleted, _ = faithfulness.Removal(subject, both)(
+        IMAGES, TARGETS, contributions(0.5).astype(np.float32)
+    )
+    pixels = jnp.asarray(IMAGES / 255, jnp.float32)
+    served = jnp.exp(answers_of(subject.graphdef, both, members, pixels))
+    want = np.take_along_axis(np.asarray(served), TARGETS[:, None], 1)[:, 0]
+    np.testing.assert_allclose(deleted[:, 0], want, rtol=1e-4)
 
 
 def test_energy_and_pointing_against_masks():

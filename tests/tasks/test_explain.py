@@ -11,7 +11,16 @@ from models.explain.how import Hide, How, Segments
 from tasks.decode import Fit
 from tasks.explain_answer import what_changes
 from tasks.explain_choose import Answers, answers_of, check_target, chosen, targets_of
-from tasks.explain_figures import Worth, boxed_rows, mean_of
+from tasks.explain_figures import (
+    Worth,
+    boxed,
+    by_class,
+    chance_below,
+    classes_by_boxes,
+    mean_of,
+    share_of,
+    worth_of,
+)
 from tasks.explain_page import verdict
 from tasks.explain_picture import SIDE, bar, overlay, png, scaled
 from tasks.explain_settings import ExplainSettings
@@ -84,7 +93,7 @@ def test_a_crop_cuts_the_sides_of_a_box():
     assert not box_mask(corner, (20, 10), size=8, fit=Fit.CROP).any()
 
 
-def test_boxes_of_the_label_go_before_others():
+def test_boxes_of_the_class_go_before_others():
     corners = np.eye(4, dtype=np.float32)[:2]
     assert of_class(corners, ["pear", "plum"], "plum").tolist() == [[0, 1, 0, 0]]
     assert len(of_class(corners, ["pear", "plum"], "apple")) == 2
@@ -113,12 +122,18 @@ def test_what_changes_an_answer_is_measured():
     assert right.after == 0
     assert right.image[:4, :4].max() == 0
     assert right.image[4:].min() == 230
-    assert "takes pear from 90% to 0%, and the answer becomes apple" in right.text(
-        "pear"
-    )
+    said = right.text("pear")
+    assert said.startswith("Hiding the most important of 4 segments (25.0 % of")
+    assert "takes pear from 90.2 % to 0.0 %, and the answer becomes apple." in said
     assert not wrong.changed
     assert wrong.after == pytest.approx(wrong.before)
     assert "the answer stays pear" in wrong.text("pear")
+    assert "no better than chance" in wrong.text("pear")
+    assert "chance" not in said
+    # Draws that hide the bright quarter leave nothing, and the others all of it.
+    assert 0 < wrong.random < wrong.after
+    (alone,) = what_changes(Corner(), images[1:], maps[1:], np.array([1]), how)
+    assert alone.random == pytest.approx(wrong.random)
 
 
 def test_segments_against_the_class_are_not_hidden_for_it():
@@ -128,6 +143,18 @@ def test_segments_against_the_class_are_not_hidden_for_it():
     how = How(hide=Hide.black, cells=4, segments=Segments.grid)
     (found,) = what_changes(Corner(), images, maps, np.array([1]), how)
     assert found.hidden == 4
+
+
+def test_nothing_is_hidden_for_a_map_that_marks_nothing():
+    images = np.full((1, 8, 8, 3), 230, np.uint8)
+    how = How(hide=Hide.black, cells=2, segments=Segments.grid)
+    maps = np.zeros((1, 8, 8), np.float32)
+    (found,) = what_changes(Corner(), images, maps, np.array([1]), how)
+    assert (found.hidden, found.share, found.changed) == (0, 0, False)
+    assert found.after == found.before
+    assert found.random == pytest.approx(found.before)
+    np.testing.assert_array_equal(found.image, images[0])
+    assert "marks nothing that speaks for pear" in found.text("pear")
 
 
 def test_maps_are_drawn_over_their_image_and_outliers_clipped():
@@ -144,6 +171,9 @@ def test_maps_are_drawn_over_their_image_and_outliers_clipped():
     assert blue[2] > blue[0]
     assert scaled(values, signed=True).min() == -1
     assert not scaled(np.zeros((2, 2), np.float32), signed=False).any()
+    lone = np.zeros((32, 32), np.float32)
+    lone[3, 3] = 2  # fewer than one in a hundred pixels
+    assert scaled(lone, signed=False)[3, 3] == 1
 
 
 def test_maps_of_another_size_or_without_numbers_are_refused():
@@ -162,19 +192,79 @@ def test_a_mean_of_nothing_is_no_figure():
     assert found.low < 0.3 < found.high
 
 
-def worth(name, deletion, insertion):
+def test_intervals_and_chances_of_few_images_are_students():
+    from scipy.stats import t, ttest_1samp
+
+    values = np.array([0.2, 0.4, 0.3])
+    found = mean_of(values)
+    want = t.interval(0.95, 2, 0.3, values.std(ddof=1) / 3**0.5)
+    np.testing.assert_allclose([found.low, found.high], want)
+    test = ttest_1samp(values - 0.5, 0, alternative="less")
+    assert chance_below(values - 0.5) == pytest.approx(test.pvalue)
+    assert chance_below(np.array([-0.1, -0.1])) == 0
+    assert chance_below(np.array([-0.1])) == 1
+    wide = share_of(np.array([0.9, 0.2]))
+    assert (wide.low, wide.high) == (0, 1)
+
+
+def worth(name, **behind):
     figures = {
         key: Estimate(value=v, low=v - 0.05, high=v + 0.05, n=9)
-        for key, v in (("deletion", deletion), ("insertion", insertion))
+        for key, v in behind.items()
     }
-    return Worth(name=name, figures=figures)
+    return Worth(name=name, figures={}, behind=figures)
 
 
 def test_maps_are_only_praised_where_they_beat_both_controls():
-    controls = [worth("random map", 0.5, 0.5), worth("edge detector", 0.3, 0.6)]
-    assert "better than both" in verdict([worth("lime", 0.1, 0.8), *controls])
-    said = verdict([worth("lime", 0.3, 0.8), *controls])
-    assert "do not clearly beat the edge detector." in said
+    own, random = worth("lime"), worth("random map", deletion=0.2, insertion=0.3)
+    edges = worth("edge detector", deletion=0.2, insertion=0.1)
+    assert "better than both" in verdict([own, random, edges])
+    edges = worth("edge detector", deletion=0.2, insertion=0.04)
+    assert "do not clearly beat the edge detector." in verdict([own, random, edges])
+
+
+def test_maps_are_held_against_controls_image_by_image(monkeypatch):
+    """Images differ far more than maps do, which must not hide the difference."""
+    from models.explain import faithfulness
+
+    level = np.linspace(0.1, 0.9, 6)
+    rise = {"own": 0.0, "random": 0.02, "edges": 0.02}
+
+    class Removal:
+        def __init__(self, *args, **given):
+            pass
+
+        def __call__(self, images, targets, maps):
+            flat = (level + rise[maps] + [0, 0.001] * 3)[:, None].repeat(3, 1)
+            return flat, 1 - flat
+
+    monkeypatch.setattr(faithfulness, "Removal", Removal)
+    monkeypatch.setattr(faithfulness, "random_maps", lambda *a, **k: "random")
+    monkeypatch.setattr(faithfulness, "edge_maps", lambda *a, **k: "edges")
+    images = np.zeros((6, 8, 8, 3), np.uint8)
+    rows = worth_of(None, None, images, None, "own", ExplainSettings())
+    assert [row.name for row in rows] == ["gradcam", "random map", "edge detector"]
+    assert all(row.beaten for row in rows)
+    assert rows[1].behind["deletion"].value == pytest.approx(0.02)
+    rise["edges"] = -0.02
+    assert not worth_of(None, None, images, None, "own", ExplainSettings())[2].beaten
+
+
+def test_a_class_rests_on_the_background_where_that_is_no_luck():
+    masks = np.zeros((12, 4, 4), bool)
+    masks[:, :2] = True
+    masks[::2, 2] = True  # boxes differ in size
+    area = masks.mean((1, 2))
+    moved = np.array([-0.3, -0.31, -0.28, -0.3, 0.1, -0.1, 0.02, 0, -0.02, -0.2, 0, 0])
+    energy = (area + moved).astype(np.float32)
+    energy[11] = np.nan  # a map without any
+    targets = np.array([0] * 4 + [1] * 5 + [2] + [0, 1])
+    energy[10] = area[10] - 0.29
+    found = by_class(energy, masks, targets, classes=CLASSES)
+    assert [row.name for row in found] == ["apple", "plum", "pear"]
+    assert [row.background for row in found] == [True, False, False]
+    assert [row.energy.n for row in found] == [5, 1, 5]
+    assert by_class(energy[11:], masks[11:], targets[11:], classes=CLASSES) == []
 
 
 class Boxed:
@@ -185,18 +275,32 @@ class Boxed:
     def read(self, rows):
         return np.zeros((len(rows), 8, 8, 3), np.uint8), np.zeros(len(rows), bool)
 
-    def masks(self, rows):
+    def masks(self, rows, names):
         masks = np.zeros((len(rows), 4, 4), bool)
         masks[rows % 2 == 0, 0] = True
+        masks[[name == "plum" for name in names], 1] = True
         return masks, masks.any((1, 2))
 
 
 def test_only_images_with_boxes_stand_behind_the_table_of_classes():
     good = np.ones(10, bool)
     good[0] = False
-    answers = ANSWERS._replace(good=good)
-    assert boxed_rows(Boxed(), answers, most=9, seed=0).tolist() == [2, 4, 6, 8]
-    assert len(boxed_rows(Boxed(), answers, most=0, seed=0)) == 0
+    predicted = np.zeros(10, np.int64)
+    answers = ANSWERS._replace(good=good, predicted=predicted)
+    rows, masks = boxed(Boxed(), answers, ExplainSettings(boxed=9), classes=CLASSES)
+    assert rows.tolist() == [2, 4, 6, 8]
+    assert masks.shape == (4, 4, 4)
+    predicted[3] = 2  # whose boxes are looked for
+    rows, masks = boxed(Boxed(), answers, ExplainSettings(boxed=9), classes=CLASSES)
+    assert rows.tolist() == [2, 3, 4, 6, 8]
+    assert masks[1, 1].all()
+    few, _ = boxed(Boxed(), answers, ExplainSettings(boxed=3), classes=CLASSES)
+    assert set(few.tolist()) <= set(rows.tolist())
+    assert len(few) <= 3
+    none = classes_by_boxes(
+        None, Boxed(), answers, ExplainSettings(boxed=0), classes=CLASSES
+    )
+    assert none == []
 
 
 def test_images_of_which_none_can_be_read_are_refused():
