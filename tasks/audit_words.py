@@ -72,9 +72,9 @@ def _curve(report: ResilienceReport) -> list[str]:
     half = [p for p in report.curve if p.accuracy.value <= clean.value / 2]
     if not half:
         last = max(p.levels for p in report.curve)
-        return [f"Even {last:g} levels leave more than half of the right answers."]
+        return [f"A change of {last:g} of 255 leaves over half of the right answers."]
     least = min(half, key=lambda point: point.levels)
-    return [f"Changes of {least.levels:g} levels take half of the right answers."]
+    return [f"A change of {least.levels:g} of 255 takes half of the right answers."]
 
 
 def _detectors(report: ResilienceReport) -> list[str]:
